@@ -1,8 +1,8 @@
 """Ties tests to the items of a paper's checklist and records the outcome of each item.
 
 `@pytest.mark.spec("metaclip2", 12)` marks a test; `--spec-report FILE` writes
-{paper: {item: {outcome: count}}}; `--spec PAPER` runs only that paper's tests. Works with xdist: the
-marks travel in each report's user properties, and the controller adds up.
+{paper: {item: {outcome: count}}}; `--spec PAPER` runs only that paper's tests. Works with xdist:
+the marks travel in each report's user properties, and the controller adds up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What tests share: the shared data, tools that may be absent, and free ports.
 
-A test that needs something a machine may lack calls `require("chromium")`: it skips with the reason,
-or fails where `HEADRACE_REQUIRE=prism,chromium,...` names it.
+A test that needs something a machine may lack calls `require("chromium")`: it skips with the
+reason, or fails where `HEADRACE_REQUIRE=prism,chromium,...` names it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRISM_SHA256 = "ea9e9a58c5c95f3c2a03e096d4fc9d3b6676b3959e0b7adbaf125913ce541e36"
 
 
-class Missing(Exception):  # noqa: N818 - not an error of the code under test
+class Missing(Exception):
     """Something optional is not on this machine; the message says what to do about it."""
 
 

@@ -1,0 +1,7 @@
+"""`python -m dataflows`."""
+
+import sys
+
+from dataflows.cli import main
+
+sys.exit(main())

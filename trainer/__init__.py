@@ -1,0 +1,1 @@
+"""What learns. In this version: streaming committed datasets to a training loop."""
