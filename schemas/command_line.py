@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             options = [option for action in self._actions for option in action.option_strings]
-            word = unknown.split()[0]
+            word = unknown.split()[0].partition("=")[0]
             hint = suggest(word, options) if word.startswith("-") and options else ""
             raise UsageError(f"unknown argument {word!r}.{hint} See `{self.prog} --help`.")
         raise UsageError(f"{message}. See `{self.prog} --help`.")
@@ -98,7 +98,16 @@ def _dispatch(prog: str, description: str, modules: Mapping[str, str], argv: lis
         )
         module.add_arguments(sub)
         sub.set_defaults(parser=sub)
-    known, extra = parser.parse_known_args(argv or ["--help"])
+    # What follows a bare -- is for the runner, and reaches the command as it is.
+    cut = argv.index("--") if "--" in argv else len(argv)
+    known, extra = parser.parse_known_args(argv[:cut] or ["--help"])
+    words = getattr(known, "settings", None)
+    if isinstance(words, list):
+        # argparse takes key=value words up to the first option only; those after it count as well.
+        words += [word for word in extra if not word.startswith("-")] + argv[cut + 1 :]
+        extra = [word for word in extra if word.startswith("-")]
+    else:
+        extra += argv[cut:]
     if extra or known.command is None:
         getattr(known, "parser", parser).error(f"unrecognized arguments: {' '.join(extra)}")
     return loaded[known.command].run(known)

@@ -1,0 +1,90 @@
+# Headrace: `make demo` and `make test` set everything up in .venv (Python 3.11 or newer, no root).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+SYSTEM ?= all
+PAPER ?= metaclip2
+# Test processes; each test file stays in one of them.
+WORKERS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# pip's own retries cover a slow index; constraints.txt fixes every version.
+INSTALL := $(PIP) install -qq --retries 5 --constraint constraints.txt
+
+# The first Python that is new enough and has venv; PYTHON=/path/to/python overrides.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
+	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+.PHONY: help demo test lint format bench acceptance spec system clean
+
+help:
+	@echo 'make demo        set up, curate the demo pool into demo/, write demo/report.html'
+	@echo 'make test        set up, run all tests'
+	@echo 'make lint        ruff, mypy, import contract'
+	@echo 'make bench       benchmarks against their peers (build/bench/*.json)'
+	@echo 'make spec        every item of a paper'"'"'s checklist with its result (PAPER=metaclip2)'
+	@echo 'make acceptance  everything promised, in a fresh clone (SYSTEM=metaclip2)'
+	@echo 'make system      root: Debian packages that some tests use'
+	@echo 'make clean       remove .venv, build/, demo/'
+
+$(VENV)/.made:
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo 'make: no Python 3.11 or newer with the venv module was found.' >&2; \
+	  echo '      Install one (Debian: apt install python3.11 python3.11-venv),' >&2; \
+	  echo '      or say where it is: make demo PYTHON=/path/to/python3.11' >&2; exit 1; fi
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'Installing Headrace (about a minute) ...'
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'Installing Headrace and what its tests use (about two minutes) ...'
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+demo: $(VENV)/.runtime
+	$(BIN)/dataflows run metaclip2 input=generated metadata=builtin p=0.06 output=$(OUT)
+	$(BIN)/dataflows report $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report $(VENV)/spec.json
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	@mkdir -p build/bench
+	@for file in tests/benchmarks/bench_*.py; do \
+	  name=$$(basename $$file .py); echo "== $$name"; \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.$$name --json build/bench/$$name.json; done
+
+spec: $(VENV)/.dev
+	$(BIN)/python -m tests.spec $(PAPER) --workers $(WORKERS)
+
+# Standard library only: it makes its own clone, in which `make demo` sets everything up.
+acceptance: $(VENV)/.made
+	$(BIN)/python -m acceptance $(SYSTEM)
+
+system:
+	@[ "$$(id -u)" = 0 ] || { echo 'make system installs Debian packages: run it as root' >&2; exit 1; }
+	apt-get update
+	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+	  chromium chromium-driver fonts-noto-core fonts-noto-cjk bubblewrap
+
+clean:
+	rm -rf $(VENV) build demo demo.* acceptance/out .mypy_cache .pytest_cache .ruff_cache
