@@ -1,0 +1,107 @@
+"""The matcher of one language, over a mapped automaton file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kernels.matching import layout
+from schemas.errors import InputError
+
+
+class Automaton:
+    """Finds which entries occur in texts. Read-only, shared freely between threads.
+
+    The file stays mapped: processes on one machine share its memory. Pickles as its path.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]):
+        self.path = path
+        self.size: int = header["entries"]
+        self.mode: str = header["mode"]
+        self.fingerprint: str = header["fingerprint"]
+        self.unicode_version: str = header["unicode"]
+        self._seed = np.uint64(header["seed"])
+        self._sections = sections
+
+    @classmethod
+    def open(cls, path: str | Path) -> Automaton:
+        """Map an automaton file after checking it; see `layout.read` for the errors."""
+        return cls(Path(path), *layout.read(Path(path)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Automaton.open, (str(self.path),)
+
+    def match(self, texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+        """Entries that occur in each raw text (normalised here, by the automaton's mode).
+
+        `texts`: string, large_string, binary or large_binary; a null matches nothing; bytes that
+        are no UTF-8 count as characters that no entry has. Returns (offsets int64 [n + 1],
+        ids uint32): the ids of text i are ids[offsets[i]:offsets[i + 1]], ascending, unique.
+        Raises InputError for another type or an array whose offsets leave its buffer.
+        """
+        from kernels.matching import compiled
+
+        data, starts, ends = text_buffers(texts)
+        s = self._sections
+        counts = np.zeros(len(starts), np.int64)
+        done: list[np.ndarray] = []
+        room = 1024 + int((ends - starts).sum()) // 4
+        row = 0
+        while row < len(starts):
+            out = np.empty(room, np.uint32)
+            before = row
+            row, used = compiled.match_texts(
+                data,
+                starts,
+                ends,
+                s["first"],
+                s["pairs"],
+                s["pool"],
+                s["variants"],
+                s["page_numbers"],
+                s["pages"],
+                self.mode == "repaired",
+                self._seed,
+                out,
+                counts,
+                row,
+            )
+            done.append(out[:used])
+            if row == before:
+                room *= 4
+        offsets = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        ids = np.concatenate(done) if done else np.empty(0, np.uint32)
+        return offsets, ids
+
+
+def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(bytes uint8, starts int64 [n], ends int64 [n]) of a text array, without copying the text.
+
+    Nulls get start == end. Raises InputError as `Automaton.match` says.
+    """
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    kind = texts.type
+    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    if not wide and not pa.types.is_string(kind) and not pa.types.is_binary(kind):
+        raise InputError(
+            f"texts of type {kind}: string, large_string, binary or large_binary is needed; "
+            "cast the column"
+        )
+    if len(texts) == 0:
+        return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64)
+    _, offset_buffer, data_buffer = texts.buffers()
+    data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
+    offsets = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
+    offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    starts, ends = offsets[:-1], offsets[1:]
+    if offsets[0] < 0 or offsets[-1] > len(data) or (starts > ends).any():
+        raise InputError("a text array whose offsets leave its buffer; it was not written by Arrow")
+    if texts.null_count:
+        ends = np.where(texts.is_null().to_numpy(zero_copy_only=False), starts, ends)
+    return data, starts, ends

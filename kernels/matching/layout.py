@@ -1,0 +1,113 @@
+"""The automaton file: a header and aligned sections, written at once, mapped to read.
+
+Layout: 8 bytes magic, uint32 format version, uint32 length of the header, 32 bytes blake2b of the
+header, the header (JSON), then sections at multiples of 64 bytes. The header names each section's
+type, shape and offset and holds a checksum of their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import InputError, IntegrityError
+
+MAGIC = b"HRMATCH\x00"
+FORMAT_VERSION = 1
+ALIGN = 64
+_PREFIX = struct.Struct("<8sII32s")
+_BLOCK = 512
+
+
+def checksum(data: np.ndarray) -> str:
+    """Checksum of uint8 data whose length is a multiple of 8: blake2b over sums of 4 KiB blocks.
+
+    The sums run at memory speed, so that a file is checked each time it is opened.
+    """
+    words = data.view("<u8")
+    whole = len(words) // _BLOCK * _BLOCK
+    sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
+    digest = hashlib.blake2b(sums.astype("<u8").tobytes(), digest_size=16)
+    digest.update(words[whole:].tobytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]) -> None:
+    """Write an automaton file; at `path` stands the whole file or what was there before."""
+    offset = 0
+    table = {}
+    parts: list[bytes] = []
+    for name, array in sections.items():
+        raw = np.ascontiguousarray(array)
+        raw = raw.astype(raw.dtype.newbyteorder("<"), copy=False)
+        table[name] = {"type": raw.dtype.str, "shape": list(raw.shape), "offset": offset}
+        blob = raw.tobytes()
+        parts += [blob, b"\0" * (-len(blob) % ALIGN)]
+        offset += len(blob) + -len(blob) % ALIGN
+    body = b"".join(parts)
+    full = {
+        **header,
+        "sections": table,
+        "bytes": offset,
+        "checksum": checksum(np.frombuffer(body, np.uint8)),
+    }
+    text = json.dumps(full, sort_keys=True, ensure_ascii=False).encode()
+    text += b" " * (-(_PREFIX.size + len(text)) % ALIGN)
+    digest = hashlib.blake2b(text, digest_size=32).digest()
+    prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), digest)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            file.write(prefix + text + body)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(header, sections mapped read-only) of an automaton file.
+
+    Raises InputError for a file that is no automaton or of another format version, and
+    IntegrityError for one whose bytes are not those that were written.
+    """
+    try:
+        mapped = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    raw: np.ndarray = mapped.view(np.ndarray)
+    if len(raw) < _PREFIX.size or raw[:8].tobytes() != MAGIC:
+        raise InputError(f"{path}: not an automaton file; build one from the metadata's entries")
+    _, version, length, digest = _PREFIX.unpack(raw[: _PREFIX.size].tobytes())
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: automaton format {version}, this program reads format {FORMAT_VERSION}; "
+            "build the automaton again with this program"
+        )
+    start = _PREFIX.size + length
+    text = raw[_PREFIX.size : start].tobytes()
+    if hashlib.blake2b(text, digest_size=32).digest() != digest:
+        raise IntegrityError(f"{path}: damaged or cut off in its header; build or copy it again")
+    header = json.loads(text)
+    if len(raw) != start + header["bytes"]:
+        raise IntegrityError(
+            f"{path}: {len(raw)} bytes, {start + header['bytes']} expected; copy it again"
+        )
+    if checksum(raw[start:]) != header["checksum"]:
+        raise IntegrityError(f"{path}: its content does not match its checksum; copy it again")
+    sections = {}
+    for name, spec in header["sections"].items():
+        kind = np.dtype(spec["type"])
+        size = int(np.prod(spec["shape"], dtype=np.int64)) * kind.itemsize
+        at = start + spec["offset"]
+        sections[name] = raw[at : at + size].view(kind).reshape(spec["shape"])
+    return header, sections
