@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from curation.pool.config import LANGUAGE_SHARES, PoolConfig
 from curation.pool.scene import draws
 from curation.pool.stamps import StampSet
 from schemas.errors import UsageError
-from schemas.ids import ID_TYPE, image_id, image_ids_of_urls
+from schemas.ids import image_ids_of_urls
 from schemas.table_schemas import RECORDS, TEXTS
 
 Ints = npt.NDArray[np.int64]
@@ -32,10 +33,10 @@ LANGUAGES = tuple(LANGUAGE_SHARES)
 _PRESENT = (1.0, 0.18, 0.05)  # probability that an image has a text under each key
 _SAME_AS_ALT = 0.4  # of the further texts
 _OTHER_LANGUAGE = 0.05  # texts that are not in the language of their page
-_NO_URL = 0.001  # records that lost their URL
 _LARGEST = 10**12  # number of a record
+_MOST_ROWS = 2_000_000  # of one table: its texts must fit Arrow's 2 GB strings
 
-_LANGUAGE, _CONCEPT, _STAMP, _DUPLICATE, _TARGET, _LOST = range(201, 207)
+_LANGUAGE, _CONCEPT, _STAMP, _DUPLICATE, _TARGET = range(201, 206)
 _HAS, _SAME, _OTHER, _TONGUE, _KIND, _TEMPLATE, _FILL = range(210, 217)
 _RANK = 220
 
@@ -81,8 +82,10 @@ def generate(
 
     Rows of the part that `config.split` leaves out are missing, so a table may have fewer than
     `count` rows. `position` is the number, `file` 0. About 150k records/s on one core. Raises
-    UsageError when the range is not within 0 to 10**12.
+    UsageError when the range is not within 0 to 10**12 or has more than 2 million numbers.
     """
+    if count > _MOST_ROWS:
+        raise UsageError(f"{count} records in one table; generate at most {_MOST_ROWS} at a time")
     if start < 0 or count < 0 or start + count > _LARGEST:
         raise UsageError(f"records {start} to {start + count} are not between 0 and {_LARGEST}")
     config = config or PoolConfig()
@@ -162,41 +165,26 @@ def _table(seed: int, numbers: Ints, images: _Images, plan: _Plan, config: PoolC
             written[key] = pc.if_else(pa.array(same), written[0], written[key])
     # Texts of all keys one after another, taken in row order where present.
     rows, keys = np.nonzero(present)
-    text = pa.concat_arrays(written).take(pa.array(keys * len(numbers) + rows))
-    names = pa.array(KEYS).take(pa.array(keys))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(present.sum(1))]).astype(np.int32))
-    texts = pa.ListArray.from_arrays(
-        offsets, pa.StructArray.from_arrays([names, text], fields=list(TEXTS.value_type))
-    )
+    text = wording.take(pa.concat_arrays(written), keys * len(numbers) + rows)
+    fields: list[pa.Array] = [wording.take(pa.array(KEYS), keys), text]
+    pairs = pa.StructArray.from_arrays(fields, fields=list(TEXTS.value_type))
+    offsets: Any = pa.array(np.concatenate([[0], np.cumsum(present.sum(1))]).astype(np.int32))
+    texts = pa.ListArray.from_arrays(offsets, pairs)
     stamp_ids = pa.array([stamp.id for stamp in plan.stamps.stamps])
-    url = pc.binary_join_element_wise(
+    url = wording.join(
         f"generated://pool/{seed}",
         pa.array(images.content).cast(pa.string()),
-        stamp_ids.take(pa.array(images.stamp)),
-        "/",
+        wording.take(stamp_ids, images.stamp),
+        separator="/",
     )
-    ids, url = _lose_urls(seed, numbers, image_ids_of_urls(url), url, config)
     columns = {
-        "image_id": ids,
+        "image_id": image_ids_of_urls(url),
         "url": url,
         "texts": texts,
         "file": pa.array(np.zeros(len(numbers), np.int32)),
         "position": pa.array(numbers),
     }
     return RECORDS.validate(pa.table(columns))
-
-
-def _lose_urls(
-    seed: int, numbers: Ints, ids: pa.Array, url: pa.Array, config: PoolConfig
-) -> tuple[pa.Array, pa.Array]:
-    """A few records without a URL: nothing says which image they are of."""
-    lost = draws(seed, numbers, _LOST) < _NO_URL * config.noise
-    if not lost.any():
-        return ids, url
-    keys = [image_id(key=f"generated pool {seed} {n}") for n in numbers[lost]]
-    mask = pa.array(lost)
-    ids = pc.replace_with_mask(ids, mask, pa.array(keys, ID_TYPE))
-    return ids, pc.if_else(mask, pa.scalar(None, pa.string()), url)
 
 
 def _pick(cumulated: Floats, u: Floats) -> Ints:

@@ -27,17 +27,15 @@ class Phrases:
 
 FILE_NAMES = (
     "IMG_{k}.jpg",
-    "IMG_{y}{k}",
     "DSC0{k}",
-    "DSCN{k}.JPG",
-    "P101{k}.jpg",
     "image{k}.png",
-    "{s}.jpg",
     "{s}.png",
     "{s}_{k}",
     "{s}-{k}x{k}",
+    "{s}-{p}-thumbnail.gif",
     "screenshot-{y}-{k}.png",
     "untitled-{p}",
+    "product_image_{k}",
 )
 """File names as alt texts, in no language; {s} is the last part of the stamp's id."""
 

@@ -8,6 +8,7 @@ shared by both parts, which every dataset made from the pool must say (`WARNING`
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -43,7 +44,7 @@ class Source:
     number: int
     stamp: str
 
-    @property
+    @functools.cached_property
     def split(self) -> str:
         """ "train" or "test"."""
         return "test" if is_test(self.seed, np.array([self.number]))[0] else "train"

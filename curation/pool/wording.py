@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.pool.phrases import FILE_NAMES, PHRASES
+from curation.pool.phrases import FILE_NAMES, PHRASES, Phrases
 from curation.pool.phrases_more import MORE_PHRASES
 from curation.pool.stamps import StampSet
 
@@ -18,12 +19,12 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 KINDS = ("caption", "name", "describe", "shop", "generic", "file", "broken", "test")
-SHARES = {"caption": 0.36, "name": 0.07, "describe": 0.30}
+SHARES = {"caption": 0.33, "name": 0.07, "describe": 0.27}
 """Kinds of the texts that say what the picture shows, with their weights."""
-NOISE_SHARES = {"shop": 0.12, "generic": 0.05, "file": 0.09, "broken": 0.01}
+NOISE_SHARES = {"shop": 0.12, "generic": 0.10, "file": 0.10, "broken": 0.01}
 """Kinds of noise; the configuration's `noise` scales these weights."""
 
-LONG_TEXT = "Buy now! Free shipping! " * 12_000  # 288 kB: someone's page in an alt attribute
+LONG_TEXT = "Buy now! Free shipping! " * 5_000  # 120 kB: a whole page in an alt attribute
 _BROKEN = [""] * 10 + [" \t "] * 6 + ["{c}\x00"] * 3 + [LONG_TEXT]
 _SLOTS = "cnbkyps"
 _YEARS, _NUMBERS, _PRICES = range(1996, 2025), range(10_000), range(1, 100)
@@ -65,7 +66,7 @@ class Wording:
         self._colours = len(phrases[self.languages[0]].colours)
         self._fill_vocabulary(stamps, phrases)
 
-    def _fill_vocabulary(self, stamps: StampSet, phrases: dict) -> None:
+    def _fill_vocabulary(self, stamps: StampSet, phrases: Mapping[str, Phrases]) -> None:
         groups: dict[str, list[str]] = {key: [] for key in _SLOTS}
         for language in self.languages:
             # A stamp without a caption in a small language falls back to English.
@@ -92,7 +93,7 @@ class Wording:
         self, template: Ints, language: Ints, stamp: Ints, colour: Ints, us: Sequence[Floats]
     ) -> pa.Array:
         """The texts: string[n]. `us` holds three uniform arrays for numbers, years and prices."""
-        columns: list[pa.Array] = []
+        columns: list[pa.Array | str] = []
         values = {
             "c": self._base["c"] + language * self._stamps + stamp,
             "n": self._base["n"] + language * self._stamps + stamp,
@@ -105,10 +106,22 @@ class Wording:
         table = np.stack([np.zeros_like(stamp), *(values[key] for key in _SLOTS)])
         rows = np.arange(len(template))
         for i in range(_MAX_SLOTS + 1):
-            columns.append(self._pieces[i].take(pa.array(template)))
+            columns.append(take(self._pieces[i], template))
             if i < _MAX_SLOTS:
-                columns.append(self._words.take(pa.array(table[self._slots[template, i], rows])))
-        return pc.binary_join_element_wise(*columns, "")
+                columns.append(take(self._words, table[self._slots[template, i], rows]))
+        return join(*columns, separator="")
+
+
+def take(values: pa.Array, rows: Ints) -> pa.Array:
+    """The values at the rows."""
+    indices: Any = pa.array(rows)
+    return values.take(indices)
+
+
+def join(*columns: pa.Array | str, separator: str) -> pa.Array:
+    """Strings put together row by row; a plain string stands for every row."""
+    parts: list[Any] = [*columns, separator]
+    return pc.binary_join_element_wise(*parts)
 
 
 def kind_shares(noise: float) -> Floats:
