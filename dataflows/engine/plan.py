@@ -1,0 +1,126 @@
+"""Which stages are finished and which are due, and why. Reads manifests only; imports no Beam."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dataflows.engine.sources import code_digest, library_versions
+from dataflows.engine.stage import Graph, Stage
+from schemas.errors import InputError
+from schemas.manifest import Manifest
+from schemas.storage import Storage, storage
+
+FINISHED = "finished"
+DUE = "due"
+WAITS = "waits"
+
+
+@dataclass(frozen=True)
+class PlanLine:
+    """State of one stage: ``finished``, ``due``, or ``waits`` (its key needs an input that is due)."""
+
+    stage: Stage
+    state: str
+    why: str
+    key: str | None
+    head: Manifest | None
+
+
+def stage_key(stage: Stage, input_digests: Mapping[str, str]) -> str:
+    """Digest of everything that decides the stage's output."""
+    basis = key_basis(stage, input_digests)
+    text = json.dumps(basis, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def key_basis(stage: Stage, input_digests: Mapping[str, str]) -> dict[str, Any]:
+    """The named parts of a stage's key, so that a plan can say which one changed."""
+    return {
+        "schema": stage.schema,
+        "config": dict(stage.config),
+        "seed": stage.seed,
+        "job": stage.job,
+        "code": code_digest(stage.module),
+        "libraries": library_versions(stage.libraries),
+        "inputs": dict(input_digests),
+        "pinned": [[p["bytes"], p["checksum"]] for p in stage.pinned],
+    }
+
+
+def head_of(store: Storage) -> Manifest | None:
+    """The committed head, or None where nothing is committed."""
+    if not store.exists("manifest.json"):
+        return None
+    return Manifest.load(store)
+
+
+def external_digests(graph: Graph) -> dict[str, str]:
+    """Digests of the datasets that the graph starts from."""
+    digests = {}
+    for name, url in graph.externals.items():
+        head = head_of(storage(url))
+        if head is None:
+            raise InputError(
+                f"{url} is not a committed dataset (no manifest.json); give the directory that holds one, "
+                "or ingest the files first"
+            )
+        digests[name] = head.digest
+    return digests
+
+
+def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:
+    """What differs between the head's making and what is asked now."""
+    reasons = []
+    for name in sorted(set(stage.config) | set(head.config)):
+        old, new = head.config.get(name), stage.config.get(name)
+        if old != new:
+            reasons.append(f"{name} was {_short(old)}, is {_short(new)}")
+    if head.seed != stage.seed:
+        reasons.append(f"seed was {head.seed}, is {stage.seed}")
+    parents = {p["name"]: p["digest"] for p in head.parents}
+    reasons += [f"input {name} changed" for name in digests if parents.get(name) != digests[name]]
+    for name, version in library_versions(stage.libraries).items():
+        if head.libraries.get(name) != version:
+            reasons.append(f"{name} was {head.libraries.get(name)}, is {version}")
+    if head.code != code_digest(stage.module):
+        reasons.append("its code changed")
+    if not reasons:
+        reasons.append("its input files changed")
+    return "; ".join(reasons)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def plan_stage(stage: Stage, output: Storage, digests: Mapping[str, str | None]) -> PlanLine:
+    """State of one stage, given the digests of its inputs (None: not yet made)."""
+    head = head_of(output.at(stage.name))
+    unknown = [name for name in stage.inputs if digests.get(name) is None]
+    if unknown:
+        why = f"after {', '.join(unknown)}"
+        return PlanLine(stage, WAITS, why, None, head)
+    known = {name: str(digests[name]) for name in stage.inputs}
+    key = stage_key(stage, known)
+    if head is None:
+        return PlanLine(stage, DUE, "not committed yet", key, None)
+    if head.stage_key == key:
+        return PlanLine(stage, FINISHED, f"committed, {head.totals['rows']:,} rows", key, head)
+    return PlanLine(stage, DUE, _changes(stage, head, known), key, head)
+
+
+def plan(graph: Graph, output: Storage) -> list[PlanLine]:
+    """State of every stage in order. A stage whose input is due waits: it is kept if the input comes out equal."""
+    digests: dict[str, str | None] = dict(external_digests(graph))
+    lines = []
+    for stage in graph.stages:
+        line = plan_stage(stage, output, digests)
+        lines.append(line)
+        done = line.state == FINISHED and line.head is not None
+        digests[stage.name] = line.head.digest if done and line.head else None
+    return lines

@@ -1,0 +1,231 @@
+"""Runs the due stages of a graph: one job and one commit each, in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from dataflows.engine import plan as planning
+from dataflows.engine.finish import commit_stage
+from dataflows.engine.progress import Progress
+from dataflows.engine.runners import RunnerChoice, make_runner, validate
+from dataflows.engine.stage import Graph, JobContext, Stage
+from schemas import errors
+from schemas.commit import is_tidy, tidy
+from schemas.dataset import open_dataset
+from schemas.errors import ConflictError, HeadraceError, JobError
+from schemas.manifest import Manifest
+from schemas.storage import Storage, storage
+
+Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """A line for the person who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a graph is run; none of it enters a key or a digest."""
+
+    output: str
+    runner: RunnerChoice = field(default_factory=RunnerChoice)
+    replace: bool = False
+    command: str = ""
+
+
+def command_line() -> str:
+    """The command as typed, without what could be a secret: user names and passwords in URLs."""
+    words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+    return re.sub(r"://[^/\s@]+@", "://", " ".join(shlex.quote(word) for word in words))
+
+
+def run_directory(output: str) -> Path | None:
+    """Where a run on a local disk keeps its log and progress; None for object stores."""
+    if "://" in output and not output.startswith("file://"):
+        return None
+    return Path(output.removeprefix("file://")) / ".run"
+
+
+def run_graph(graph: Graph, settings: RunSettings) -> dict[str, Manifest]:
+    """Bring every stage of ``graph`` to a commit; returns the manifests by stage name.
+
+    A finished stage costs one read of its manifest. A stage that would replace a dataset of another
+    configuration is refused unless ``settings.replace``.
+    """
+    validate(settings.runner, settings.output)
+    output = storage(settings.output)
+    lines = planning.plan(graph, output)
+    _refuse_replacing(lines, settings)
+    digests: dict[str, str | None] = dict(planning.external_digests(graph))
+    done: dict[str, Manifest] = {}
+    for number, stage in enumerate(graph.stages, 1):
+        line = planning.plan_stage(stage, output, digests)
+        label = f"[{number}/{len(graph.stages)}] {stage.name}"
+        if line.state == planning.FINISHED and line.head is not None:
+            manifest = line.head
+            place = output.at(stage.name)
+            if not is_tidy(place, manifest):
+                tidy(place, manifest)
+            say(f"{label}: finished, {manifest.totals['rows']:,} rows, {manifest.digest[:12]}")
+        else:
+            _refuse_replacing([line], settings)
+            started = time.monotonic()
+            say(f"{label}: {line.why}")
+            manifest = _run_stage(graph, stage, line, digests, settings)
+            seconds = time.monotonic() - started
+            say(
+                f"{label}: {manifest.totals['rows']:,} rows in {manifest.totals['shards']} shards, "
+                f"{manifest.digest[:12]}, {seconds:.1f} s"
+            )
+        digests[stage.name] = manifest.digest
+        done[stage.name] = manifest
+    return done
+
+
+def _refuse_replacing(lines: list[planning.PlanLine], settings: RunSettings) -> None:
+    if settings.replace:
+        return
+    changed = [line for line in lines if line.state == planning.DUE and line.head is not None]
+    if changed:
+        first = changed[0]
+        assert first.head is not None
+        raise ConflictError(
+            f"{settings.output}/{first.stage.name} holds dataset {first.head.digest[:12]} made otherwise: "
+            f"{first.why}. Choose another output=, or add --replace to supersede it "
+            f"(its manifest is kept); `dataflows plan` shows what would run"
+        )
+
+
+def _inputs(graph: Graph, stage: Stage, output: Storage) -> dict[str, Storage]:
+    return {
+        name: storage(graph.externals[name]) if name in graph.externals else output.at(name)
+        for name in stage.inputs
+    }
+
+
+def _run_stage(
+    graph: Graph,
+    stage: Stage,
+    line: planning.PlanLine,
+    digests: Mapping[str, str | None],
+    settings: RunSettings,
+) -> Manifest:
+    from dataflows.transforms.sink import Sink  # Beam is loaded only from here on
+
+    assert line.key is not None
+    output = storage(settings.output)
+    run_dir = run_directory(settings.output)
+    progress_dir = run_dir / "progress" / line.key if run_dir else None
+    context = JobContext(
+        stage=stage,
+        key=line.key,
+        storage=output.at(stage.name),
+        dead_letters=output.at(f"{stage.name}.dead_letters"),
+        inputs={n: open_dataset(s) for n, s in _inputs(graph, stage, output).items()},
+        progress_dir=str(progress_dir) if progress_dir else None,
+    )
+    sink = Sink(
+        context.storage,
+        context.dead_letters,
+        stage.schema,
+        line.key,
+        progress_dir=context.progress_dir,
+    )
+    started = datetime.now(UTC)
+    result = sink.finished("all")
+    if result is None:
+        with Progress(stage.name, progress_dir):
+            _submit(context, sink, settings, run_dir)
+        result = sink.finished("all")
+    if result is None:
+        head = planning.head_of(context.storage)
+        if head is not None and head.stage_key == line.key:
+            return head  # another run of the same work committed it meanwhile
+        raise JobError(f"{stage.name}: the job ended without a result; run the same command again")
+    run = {
+        "runner": settings.runner.name,
+        "workers": settings.runner.workers,
+        "host": socket.gethostname(),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+        "command": settings.command,
+    }
+    return commit_stage(
+        graph, context, result, {n: str(digests[n]) for n in stage.inputs}, line, run
+    )
+
+
+def _submit(context: JobContext, sink: object, settings: RunSettings, run_dir: Path | None) -> None:
+    """Build the pipeline of the stage's job and run it to its end."""
+    import apache_beam as beam
+
+    from dataflows.transforms.units import RecordResult
+
+    module, _, function = context.stage.job.partition(":")
+    job = getattr(import_module(module), function)(context, sink)
+    runner, options = make_runner(settings.runner)
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    _ = pipeline | context.stage.name >> job | "Result" >> RecordResult(sink)
+    with _quiet(run_dir) as log:
+        try:
+            pipeline.run().wait_until_finish()
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            raise _as_user_error(context.stage.name, error, log) from None
+
+
+class _quiet:  # noqa: N801  reads as a statement
+    """Beam's log goes to a file of the run, so the screen shows progress and messages for people."""
+
+    def __init__(self, run_dir: Path | None) -> None:
+        self.path = (run_dir or Path.home() / ".cache" / "headrace" / "run") / "job.log"
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(self.path, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root = logging.getLogger()
+        self._before, root.handlers = root.handlers, [self._handler]
+        return self.path
+
+    def __exit__(self, *exc: object) -> None:
+        logging.getLogger().handlers = self._before
+        self._handler.close()
+
+
+_MARKED = re.compile(r"schemas\.errors\.(\w+): (.*?)(?: \[while running|\n|$)", re.DOTALL)
+
+
+def _as_user_error(stage: str, error: Exception, log: Path) -> HeadraceError:
+    """The user's error that a worker raised, or a JobError that names the log."""
+    text = "".join(traceback.format_exception(error))
+    with log.open("a", encoding="utf-8") as file:
+        file.write(text)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HeadraceError):
+            message = str(cause).partition(" [while running")[0]
+            return type(cause)(message)
+        cause = cause.__cause__ or cause.__context__
+    found = _MARKED.findall(text)
+    if found and isinstance(getattr(errors, found[-1][0], None), type):
+        return getattr(errors, found[-1][0])(found[-1][1].strip())
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+    return JobError(
+        f"{stage}: the job failed: {last}. The log is {log}. "
+        "Finished units are kept: the same command continues"
+    )

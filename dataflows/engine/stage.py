@@ -1,0 +1,115 @@
+"""What a recipe is made of: stages, and the units of work inside a stage. No Beam here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.dataset import Dataset
+from schemas.storage import Storage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One Beam job that ends in one commit.
+
+    name       directory of the committed dataset under the run's output.
+    schema     key of ``schemas.table_schemas.SCHEMAS``.
+    inputs     names of other stages, or of the recipe's external datasets.
+    config     semantic settings (JSON values): they enter the key and the digest.
+    job        ``"module:function"``; imported only when the stage is due, so planning needs no Beam.
+               The function takes a :class:`JobContext` and returns a ``beam.PTransform`` from a
+               pipeline to unit results.
+    libraries  distributions whose version decides the output.
+    conserved  input whose rows must all be accounted for, or None for jobs that aggregate.
+    licences   of what the rows hold; inherited from the inputs besides.
+    """
+
+    name: str
+    schema: str
+    inputs: tuple[str, ...]
+    config: Mapping[str, Any]
+    job: str
+    libraries: tuple[str, ...] = ("pyarrow", "numpy")
+    seed: int | None = None
+    conserved: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    pinned: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def module(self) -> str:
+        return self.job.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The stages of one run in an order in which they can run, and the datasets they start from."""
+
+    recipe: str
+    stages: tuple[Stage, ...]
+    externals: Mapping[str, str] = field(default_factory=dict)  # name -> dataset location
+
+    def stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a stage's job function may look at when it wires its pipeline."""
+
+    stage: Stage
+    key: str
+    storage: Storage
+    dead_letters: Storage
+    inputs: Mapping[str, Dataset]
+    progress_dir: str | None = None
+    limit: int | None = None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.stage.config
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work whose rows go to shards of their own.
+
+    ``name`` is stable across runs and decides the order of shards; ``args`` are JSON values.
+    """
+
+    name: str
+    args: Mapping[str, Any]
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.name, dict(self.args)], sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Unit:
+        name, args = json.loads(data)
+        return cls(name, args)
+
+
+def shard_units(dataset: Dataset, source: int = 0, prefix: str = "shard") -> Iterator[Unit]:
+    """One unit for each shard of a committed dataset, in the order of its shard list."""
+    for ordinal, shard in enumerate(dataset.shards()):
+        yield Unit(
+            f"{prefix}-{source:03d}-{ordinal:08d}",
+            {
+                "url": dataset.storage.url,
+                "schema": dict(dataset.manifest.schema),
+                "source": source,
+                "shard": ordinal,
+                "file": shard.file,
+                "rows": shard.rows,
+                "bytes": shard.bytes,
+                "digest": shard.digest,
+                "row_groups": shard.row_groups,
+                "id_sum": shard.id_sum,
+            },
+        )

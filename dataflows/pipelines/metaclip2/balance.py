@@ -1,0 +1,114 @@
+"""Job: from the counts of all shards to a threshold a language and a probability an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from curation.metaclip2.balance import balance_tables, metadata_sizes
+from curation.metaclip2.counts import LanguageCounts, by_language
+from curation.metaclip2.probabilities import Probabilities
+from curation.metaclip2.thresholds import Thresholds, find_thresholds
+from dataflows.engine.stage import JobContext, Unit
+from dataflows.pipelines.metaclip2.automata import union_metadata
+from dataflows.transforms.results import UnitResult
+from dataflows.transforms.sink import Sink, scratch_dir
+from dataflows.transforms.units import Units
+from schemas.dataset import open_dataset
+from schemas.ledger import Ledger
+from schemas.step import Outcome
+
+BLOB = "probabilities"
+
+
+def _one() -> Iterator[Unit]:
+    yield Unit("all-languages", {})
+
+
+@dataclass(frozen=True)
+class _Balance:
+    counts: str
+    metadata: str
+    config: Mapping[str, Any]
+
+    def metadata_tables(self) -> Iterator[pa.Table]:
+        """The lists that were matched: as they are, or their union without isolation."""
+        if self.config["isolation"]:
+            return open_dataset(self.metadata).tables()
+        return iter((union_metadata(self.metadata),))
+
+    def thresholds(self) -> tuple[dict[str, LanguageCounts], Thresholds]:
+        counts: dict[str, LanguageCounts] = {}
+        for table in open_dataset(self.counts).tables():
+            counts.update(by_language(table))
+        found = find_thresholds(
+            counts,
+            metadata_sizes(self.metadata_tables()),
+            p=self.config["p"],
+            t_en=self.config["t_en"],
+            threshold=self.config["threshold"],
+            isolation=self.config["isolation"],
+        )
+        return counts, found
+
+    def outcomes(self, counts: dict[str, LanguageCounts], found: Thresholds) -> Iterator[Outcome]:
+        for table in balance_tables(counts, found, self.metadata_tables()):
+            ledger = Ledger()
+            ledger.add("entry", "created", "derived", table.num_rows)
+            yield Outcome(table, ledger)
+        shown = {"mode": self.config["mode"], "isolation": self.config["isolation"]}
+        empty = Outcome(table.slice(0, 0), Ledger(), stats={**found.to_stats(), **shown})
+        yield empty
+
+
+class _Run(beam.DoFn):
+    def __init__(self, step: _Balance, sink: Sink) -> None:
+        self._step = step
+        self._sink = sink
+
+    def process(self, element: bytes) -> Iterator[bytes]:
+        unit = Unit.from_bytes(element)
+        done = self._sink.finished(unit.name)
+        yield (done or self._balance(unit)).to_bytes()
+
+    def _balance(self, unit: Unit) -> UnitResult:
+        counts, found = self._step.thresholds()
+        with scratch_dir() as scratch:
+            path = Path(scratch) / "probabilities"
+            Probabilities.of_counts(counts, found).write(path)
+            blob = self._sink.put_blob(path)
+        return self._sink.write(
+            unit.name,
+            self._step.outcomes(counts, found),
+            blobs={BLOB: blob},
+            warnings=found.warnings,
+        )
+
+
+class _BalanceJob(beam.PTransform):
+    def __init__(self, step: _Balance, sink: Sink) -> None:
+        super().__init__()
+        self._step = step
+        self._sink = sink
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[bytes]:
+        return (
+            pipeline
+            | "One" >> Units(_one)
+            | "Balance" >> beam.ParDo(_Run(self._step, self._sink)).with_output_types(bytes)
+        )
+
+
+def balance(context: JobContext, sink: Sink) -> _BalanceJob:
+    """One unit: English must be known before any other language, and counts are sparse."""
+    step = _Balance(
+        context.inputs["counts"].storage.url,
+        context.inputs["metadata"].storage.url,
+        dict(context.config),
+    )
+    return _BalanceJob(step, sink)

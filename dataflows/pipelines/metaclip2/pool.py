@@ -1,0 +1,97 @@
+"""Job: records to single texts, brought together by image and deduplicated. No picture is shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.evaluation_sets import EvaluationSets
+from curation.guard import guard
+from curation.metaclip2.dedup import deduplicate
+from curation.metaclip2.explode import explode
+from dataflows.engine.stage import JobContext, Unit
+from dataflows.pipelines.metaclip2.buckets import Buckets, bucket_count
+from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.transforms.shuffle import Shuffle, ShuffleUnits
+from dataflows.transforms.sink import Sink
+from schemas.dataset import open_dataset
+from schemas.step import Outcome
+
+_COLUMNS = ["image_id", "url", "texts", "sha256", "phash", "score", "file", "position"]
+_ROW = "headrace.row"
+_RECORD_BYTES = 1024
+
+
+@lru_cache(maxsize=1)
+def _evaluation_sets(url: str) -> EvaluationSets:
+    dataset = open_dataset(url)
+    columns = [c for c in ("url", "sha256", "phash") if c in dataset.schema.names]
+    return EvaluationSets.of(dataset.tables(columns=columns))
+
+
+def _explode(table: pa.Table, source: int, shard: int, **settings: Any) -> Outcome:
+    """``explode`` that takes row numbers from a column, so the table may be cut anywhere."""
+    first = table.column(_ROW)[0].as_py() if table.num_rows else 0
+    return explode(table.drop_columns([_ROW]), source, shard, first, **settings)
+
+
+@dataclass(frozen=True)
+class _Explode:
+    """The step over a shard of records."""
+
+    max_text_bytes: int
+    min_score: float | None
+    evaluation: str | None
+
+    def __call__(self, unit: Unit) -> Iterator[Outcome]:
+        row = 0
+        for table in unit_tables(unit, columns=_COLUMNS):
+            numbers = pa.array(np.arange(row, row + table.num_rows))
+            row += table.num_rows
+            yield guard(
+                _explode,
+                table.append_column(_ROW, numbers),
+                unit.args["source"],
+                unit.args["shard"],
+                stage="pool",
+                unit="record",
+                id_column="image_id",
+                source=f"{unit.args['source']}/{unit.args['shard']}",
+                position_column=_ROW,
+                max_text_bytes=self.max_text_bytes,
+                min_score=self.min_score,
+                evaluation=_evaluation_sets(self.evaluation) if self.evaluation else None,
+            )
+
+
+@dataclass(frozen=True)
+class _ByImage:
+    buckets: Buckets
+
+    def __call__(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
+        return self.buckets.split(table, "image_id")
+
+
+def _reduce(key: str, table: pa.Table) -> Outcome:
+    return deduplicate(table)
+
+
+def pool(context: JobContext, sink: Sink) -> ShuffleUnits:
+    """All texts of an image meet in one bucket, so duplicates and an image's other texts do too."""
+    names = [name for name in context.stage.inputs if name != "evaluation"]
+    inputs = [context.inputs[name] for name in names]
+    size = sum(dataset.manifest.totals["rows"] for dataset in inputs) * _RECORD_BYTES
+    buckets = Buckets(context.config["buckets"] or bucket_count(size))
+    units = DatasetUnits(tuple(dataset.storage.url for dataset in inputs), context.config["limit"])
+    evaluation = context.inputs.get("evaluation")
+    step = _Explode(
+        context.config["max_text_bytes"],
+        context.config["min_score"],
+        evaluation.storage.url if evaluation is not None else None,
+    )
+    return ShuffleUnits(units, step, Shuffle(_ByImage(buckets), _reduce), sink)
