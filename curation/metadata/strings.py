@@ -48,7 +48,9 @@ ISOLATING_CLASS = (
 # Python's str.strip() set, which Arrow's utf8_trim_whitespace does not quite share
 # (U+001C..U+001F).
 _SPACES = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
-_PUNCTUATION_ARRAY_CLASS = "".join(f"\\x{{{ord(c):x}}}" for c in sorted(PUNCTUATION))
+SPACE_CLASS = "".join(f"\\x{{{ord(c):x}}}" for c in _SPACES)
+"""Body of a character class: what `str.isspace` calls whitespace."""
+_PUNCTUATION_CLASS = "".join(f"\\x{{{ord(c):x}}}" for c in sorted(PUNCTUATION))
 
 
 def is_punctuation(text: str) -> bool:
@@ -68,9 +70,14 @@ def strip(texts: pa.Array) -> pa.Array:
     return pc.utf8_trim(texts, characters=_SPACES)
 
 
+def punctuation_mask(texts: pa.Array) -> pa.BooleanArray:
+    """`is_punctuation` of every string."""
+    return pc.match_substring_regex(texts, f"\\A[{_PUNCTUATION_CLASS}]*\\z")
+
+
 def entry_mask(texts: pa.Array, *, limit: int | None = MAX_ENTRY_CHARACTERS) -> pa.BooleanArray:
     """`is_entry` of every stripped string, for Arrow arrays."""
-    keep = pc.invert(pc.match_substring_regex(texts, f"^[{_PUNCTUATION_ARRAY_CLASS}]*$"))
+    keep = pc.invert(punctuation_mask(texts))
     if limit is not None:
         keep = pc.and_(keep, pc.less_equal(pc.utf8_length(texts), limit))
     return keep
