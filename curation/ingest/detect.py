@@ -30,9 +30,7 @@ def suffix_of(path: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def detect(file: File) -> str:
-    """The format of a file. Raises InputError for empty and unknown ones, naming the fix."""
-    if file.bytes == 0:
-        raise InputError(f"{file.path} is empty (0 bytes): remove it from the input or restore it")
+    """The format of a file. Raises InputError for unknown ones, naming the fix."""
     with open_raw(file.path) as raw:
         head = raw.read(_HEAD)
         if head.startswith(b"PAR1"):

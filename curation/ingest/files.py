@@ -99,9 +99,9 @@ def look(path: str) -> File:
         raise InputError(f"{path}: not readable ({error.strerror or error})") from None
 
 
-def look_directory(path: str) -> str:
-    """A local directory's absolute path."""
-    return _local(path)
+def directory_path(path: str) -> str:
+    """A directory as its files' paths begin: absolute, or a URL without a slash at its end."""
+    return path.rstrip("/") if is_remote(path) else _local(path)
 
 
 def is_directory(path: str) -> bool:

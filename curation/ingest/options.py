@@ -46,19 +46,25 @@ class Columns:
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """Options of one ingest. ``max_record_bytes`` bounds a line, envelope or caption file."""
+    """Options of one ingest.
+
+    ``max_record_bytes`` bounds a line, an envelope or a caption file; ``unit_bytes`` a unit of
+    work; ``limit`` takes only the first records of each input.
+    """
 
     format: str = "auto"
     columns: Columns = Columns()
     images: ImageLimits = field(default_factory=ImageLimits)
     max_record_bytes: int = 64 * 2**20
     unit_bytes: int = 256 * 2**20
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("format", self.format, FORMATS)
         _one_of("columns.text_format", self.columns.text_format, TEXT_FORMATS)
-        for name in ("max_record_bytes", "unit_bytes"):
-            if getattr(self, name) < 1:
+        for name in ("max_record_bytes", "unit_bytes", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: it must be at least 1")
 
     def to_json(self) -> dict[str, Any]:

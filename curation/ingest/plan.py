@@ -1,4 +1,4 @@
-"""From ``input=`` to pinned files and units of work: what to read, fixed before anything is read.
+"""From pinned sources to units of work: format, columns and parts, fixed before anything is read.
 
 A unit is at most about ``unit_bytes`` (256 MB) of input: a range of row groups of a Parquet file,
 some images of a folder, or one file of another format, which can only be read from its start.
@@ -12,33 +12,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.ingest import files as fs
 from curation.ingest.columns import Chosen, choose, choose_typed
-from curation.ingest.detect import DATA_SUFFIXES, IMAGE_SUFFIXES, detect, suffix_of
-from curation.ingest.files import File, Pin
-from curation.ingest.folder import Folder, choose_captions, folder_of
+from curation.ingest.detect import detect
+from curation.ingest.files import File
+from curation.ingest.folder import Folder, choose_captions
 from curation.ingest.jsonl import sample_keys
 from curation.ingest.options import IngestOptions
 from curation.ingest.parquet import group_sizes, open_parquet
+from curation.ingest.sources import Pinned
 from curation.ingest.tar import choose_tar
-from curation.ingest.wat import check_wat
+from curation.ingest.wat import KEYS, check_wat
 from schemas.errors import InputError
+
+WAT_TEXTS = f"image links with {', '.join(KEYS)}"
 
 
 @dataclass(frozen=True)
 class ReadUnit:
     """One unit: a file (or folder) by its ordinal among the pins, and the part of it to read.
 
-    ``part`` holds JSON values: ``groups`` [first, end) and ``first_row`` for Parquet; ``images``,
-    ``texts``, ``captions``, ``first`` and ``total`` for a folder; nothing for other formats.
+    ``how`` says in words how it is read; ``size`` is the work in bytes. ``part`` holds JSON
+    values: ``groups`` [first, end) and ``first_row`` for Parquet; ``images``, ``texts``,
+    ``captions``, ``first`` and ``total`` for a folder; nothing for other formats.
     """
 
     file: int
     path: str
     format: str
+    how: str
     bytes: int
     stamp: str
     checksum: str
+    size: int
     chosen: dict[str, Any] | None
     part: dict[str, Any] = field(default_factory=dict)
 
@@ -52,124 +57,49 @@ class ReadUnit:
         return cls(**raw)
 
 
-@dataclass
-class Plan:
-    """What an ingest will read: pins by ordinal, units in order, and what was chosen for whom."""
+def plan(pinned: Pinned, options: IngestOptions) -> list[ReadUnit]:
+    """Units of pinned sources in order.
 
-    pins: list[Pin]
-    units: list[ReadUnit]
-    chosen: dict[str, list[str]]  # what is read how -> paths
-    memory: dict[str, str]  # checksums by :func:`curation.ingest.files.memory_key`
-
-    def notes(self) -> list[str]:
-        """One line for each way of reading: the format, the columns, how many inputs."""
-        return [
-            f"{how} ({paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''})"
-            for how, paths in self.chosen.items()
-        ]
-
-
-@dataclass
-class _Source:
-    """One input before it is pinned: a file, or a folder of images."""
-
-    path: str
-    format: str
-    file: File | None = None
-    folder: Folder | None = None
-
-    def files(self) -> list[File]:
-        if self.file is not None:
-            return [self.file]
-        assert self.folder is not None
-        return [*self.folder.images, *self.folder.captions, *self.folder.texts.values()]
-
-
-def plan(
-    inputs: str | Sequence[str],
-    options: IngestOptions,
-    known: Mapping[str, str] | None = None,
-) -> Plan:
-    """Find, pin and divide the inputs: paths, globs, directories or URLs, separated by commas.
-
-    ``known`` holds checksums remembered from before (``Plan.memory``). Raises InputError naming
-    the path and the fix for what is absent, empty, of no known format, or lacks columns.
+    Raises InputError naming path and fix for what cannot be read: unknown formats, Parquet without
+    a readable footer, columns that are missing or of a wrong type.
     """
-    sources = sorted(_sources(inputs, options), key=lambda source: source.path)
-    every = [file for source in sources for file in source.files()]
-    pinned = {p.path: p for p in fs.pin(every, known)}
-    result = Plan([], [], {}, {})
-    result.memory = {fs.memory_key(file): pinned[file.path].checksum for file in every}
-    for ordinal, source in enumerate(sources):
+    units: list[ReadUnit] = []
+    for ordinal, source in enumerate(pinned.sources):
         if source.file is not None:
-            result.pins.append(pinned[source.file.path])
-            how, units = _file_units(ordinal, source, options, pinned)
+            units += _file_units(ordinal, source.file, options, pinned)
         else:
             assert source.folder is not None
-            own = [pinned[file.path] for file in sorted(source.files(), key=lambda f: f.path)]
-            result.pins.append(fs.pin_folder(source.path, own))
-            how, units = _folder_units(ordinal, source.folder, options, pinned)
-        result.units += units
-        result.chosen.setdefault(how, []).append(source.path)
-    if not result.units:
-        raise InputError(f"the input holds no rows: {', '.join(s.path for s in sources[:3])}")
-    return result
+            units += _folder_units(ordinal, source.folder, options, pinned)
+    if not units:
+        raise InputError(f"the input holds no rows: {', '.join(p.path for p in pinned.pins[:3])}")
+    return units
 
 
-def _sources(inputs: str | Sequence[str], options: IngestOptions) -> Iterator[_Source]:
-    seen = set()
-    for path in _paths(inputs):
-        for source in _source(path, options):
-            if source.path not in seen:  # named twice is not read twice
-                seen.add(source.path)
-                yield source
+def notes(units: Sequence[ReadUnit]) -> list[str]:
+    """One line for each way of reading: the format, the columns, for which input."""
+    paths: dict[str, dict[str, None]] = {}
+    for unit in units:
+        paths.setdefault(unit.how, {})[unit.path] = None
+    return [
+        f"{how}: {next(iter(found))}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+        for how, found in paths.items()
+    ]
 
 
-def _paths(inputs: str | Sequence[str]) -> Iterator[str]:
-    if isinstance(inputs, str):
-        whole = inputs.strip()
-        if not whole:
-            raise InputError("input= is empty: name files, directories, globs or URLs")
-        given = [whole] if "," not in whole or fs.exists(whole) else whole.split(",")
-    else:
-        given = list(inputs)
-    for item in (item.strip() for item in given):
-        if not item:
-            continue
-        if any(c in item for c in "*?[") and not fs.exists(item):
-            found = fs.matches(item)
-            if not found:
-                raise InputError(f"input={item} matches no file; check the pattern")
-            yield from found
-        else:
-            yield item
+def grouped(units: Sequence[ReadUnit], limit: int) -> Iterator[list[ReadUnit]]:
+    """Runs of consecutive units of at most ``limit`` bytes: small inputs share a unit of work."""
+    group: list[ReadUnit] = []
+    for unit in units:
+        if group and sum(u.size for u in group) + unit.size > limit:
+            yield group
+            group = []
+        group.append(unit)
+    if group:
+        yield group
 
 
-def _source(path: str, options: IngestOptions) -> Iterator[_Source]:
-    if not fs.is_directory(path):
-        file = fs.look(path)
-        if options.format == "folder":
-            raise InputError(f"format=folder, but {path} is a file: give the directory")
-        found = detect(file)
-        yield _Source(file.path, _agreed(file, found, options.format), file=file)
-        return
-    files = fs.walk(path)
-    root = path.rstrip("/") if fs.is_remote(path) else fs.look_directory(path)
-    images = any(suffix_of(file.path, IMAGE_SUFFIXES) for file in files)
-    if options.format == "folder" or (options.format == "auto" and images):
-        yield _Source(root, "folder", folder=folder_of(root, files))
-        return
-    data = [file for file in files if suffix_of(file.path, DATA_SUFFIXES)]
-    if not data:
-        raise InputError(
-            f"{path} holds no file to read ({len(files)} files, none an image or named like "
-            f"{', '.join(DATA_SUFFIXES[:5])}): name the files with a glob, or check the path"
-        )
-    for file in data:
-        yield _Source(file.path, _agreed(file, detect(file), options.format), file=file)
-
-
-def _agreed(file: File, found: str, asked: str) -> str:
+def _agreed(file: File, asked: str) -> str:
+    found = detect(file)
     if asked in ("auto", found):
         return found
     if "parquet" in (asked, found):
@@ -177,37 +107,33 @@ def _agreed(file: File, found: str, asked: str) -> str:
     return asked
 
 
-def _file_units(
-    ordinal: int, source: _Source, options: IngestOptions, pinned: Mapping[str, Pin]
-) -> tuple[str, list[ReadUnit]]:
-    assert source.file is not None
-    file, limit = source.file, options.max_record_bytes
-    checksum = pinned[file.path].checksum
+def _file_units(ordinal: int, file: File, options: IngestOptions, pinned: Pinned) -> list[ReadUnit]:
+    form, limit = _agreed(file, options.format), options.max_record_bytes
 
-    def unit(chosen: Chosen | None, **part: Any) -> ReadUnit:
+    def unit(chosen: Chosen | None, size: int, **part: Any) -> ReadUnit:
         columns = None if chosen is None else chosen.to_json()
+        how = f"{form} ({WAT_TEXTS if chosen is None else chosen})"
+        checksum = pinned.checksums[file.path]
         return ReadUnit(
-            ordinal, file.path, source.format, file.bytes, file.stamp, checksum, columns, part
+            ordinal, file.path, form, how, file.bytes, file.stamp, checksum, size, columns, part
         )
 
-    if source.format == "wat":
+    if form == "wat":
         check_wat(file.path, limit)
-        return "wat: HTML image links, texts alt, title, data-image-title", [unit(None)]
-    if source.format == "webdataset":
-        chosen = choose_tar(file.path, options.columns, limit)
-        return f"webdataset: {chosen}", [unit(chosen)]
-    if source.format == "jsonl":
+        return [unit(None, file.bytes)]
+    if form == "webdataset":
+        return [unit(choose_tar(file.path, options.columns, limit), file.bytes)]
+    if form == "jsonl":
         keys = sample_keys(file.path, limit)
-        chosen = choose(keys, options.columns, file.path, images=False)
-        return f"jsonl: {chosen}", [unit(chosen)]
+        return [unit(choose(keys, options.columns, file.path, images=False), file.bytes)]
     with open_parquet(file.path) as parquet:
         chosen = choose_typed(parquet.schema_arrow, options.columns, file.path)
         sizes = group_sizes(parquet, chosen.names)
-    units = [
-        unit(chosen, groups=[first, end], first_row=row)
+    return [
+        unit(chosen, sum(n for _, n in sizes[first:end]), groups=[first, end], first_row=row)
         for first, end, row in _ranges(sizes, options.unit_bytes)
+        if options.limit is None or row < options.limit
     ]
-    return f"parquet: {chosen}", units
 
 
 def _ranges(sizes: list[tuple[int, int]], limit: int) -> Iterator[tuple[int, int, int]]:
@@ -223,16 +149,18 @@ def _ranges(sizes: list[tuple[int, int]], limit: int) -> Iterator[tuple[int, int
 
 
 def _folder_units(
-    ordinal: int, folder: Folder, options: IngestOptions, pinned: Mapping[str, Pin]
-) -> tuple[str, list[ReadUnit]]:
+    ordinal: int, folder: Folder, options: IngestOptions, pinned: Pinned
+) -> list[ReadUnit]:
     def packed(file: File) -> list[Any]:
-        return [folder.relative(file), file.bytes, file.stamp, pinned[file.path].checksum]
+        return [folder.relative(file), file.bytes, file.stamp, pinned.checksums[file.path]]
 
     limit = options.max_record_bytes
     chosen = [choose_captions(file, options.columns, limit) for file in folder.captions]
     captions = [
         [*packed(file), one.to_json()] for file, one in zip(folder.captions, chosen, strict=True)
     ]
+    said = [f"{folder.relative(f)}: {c}" for f, c in zip(folder.captions, chosen, strict=True)]
+    how = f"folder ({'; '.join(said + (['.txt beside images'] if folder.texts else []))})"
     units = []
     for first, images in _batches(folder.images, options.unit_bytes):
         stems = [posixpath.splitext(image.path)[0] for image in images]
@@ -244,10 +172,8 @@ def _folder_units(
             "captions": captions,
         }
         size = sum(image.bytes for image in images)
-        units.append(ReadUnit(ordinal, folder.root, "folder", size, "", "", None, part))
-    said = [f"{folder.relative(f)} ({c})" for f, c in zip(folder.captions, chosen, strict=True)]
-    said += [f"{len(folder.texts)} .txt files"] if folder.texts else []
-    return f"folder: {len(folder.images)} images, captions from {', '.join(said)}", units
+        units.append(ReadUnit(ordinal, folder.root, "folder", how, 0, "", "", size, None, part))
+    return units
 
 
 def _batches(images: list[File], limit: int) -> Iterator[tuple[int, list[File]]]:

@@ -24,16 +24,38 @@ def read(
 ) -> Iterator[Outcome]:
     """RECORDS tables of one unit in the order of its input, each with its ledger and dead letters.
 
-    Tables are bounded by 32 MB and rows. Raises InputError if the file is no longer what was
-    pinned, before the first table or after the last: a run that read changed input never commits.
+    Tables are bounded by 32 MB and rows; ``stats`` counts units by how they were read. Raises
+    InputError if the file is no longer what was pinned, before the first table or after the last:
+    a run that read changed input never commits.
     """
     decoder = decoder or shared_decoder(options.images)
     if unit.format != "folder":
         unchanged(_file(unit), unit.checksum)
+    read_as = {unit.how: 1}
     for raw in raw_tables(unit, options):
-        yield finish(raw, file=unit.file, source=unit.path, decoder=decoder)
+        ended = options.limit is not None and _cut(raw, options.limit)
+        outcome = finish(raw, file=unit.file, source=unit.path, decoder=decoder)
+        outcome.stats["read_as"] = read_as
+        read_as = dict.fromkeys(read_as, 0)  # counted once a unit
+        yield outcome
+        if ended:
+            break
     if unit.format != "folder":
         unchanged(_file(unit), unit.checksum)
+
+
+def _cut(raw: Raw, limit: int) -> bool:
+    """Drop what lies at or after position ``limit``; whether everything later does too."""
+    positions = raw.table.column("position").to_numpy()
+    ended = bool((positions >= limit).any()) or any(b.position + b.count > limit for b in raw.bad)
+    if ended:
+        kept = int((positions < limit).sum())  # positions ascend
+        raw.table = raw.table.slice(0, kept)
+        raw.wrong = [wrong for wrong in raw.wrong if wrong[0] < kept]
+        raw.bad = [b for b in raw.bad if b.position < limit]
+        for bad in raw.bad:
+            bad.count = min(bad.count, limit - bad.position)
+    return ended
 
 
 def _file(unit: ReadUnit) -> File:

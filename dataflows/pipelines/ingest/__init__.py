@@ -1,0 +1,1 @@
+"""Ingest: raw files to committed records."""
