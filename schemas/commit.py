@@ -75,6 +75,17 @@ def commit(
     return committed
 
 
+def retire(storage: Storage, digest: str) -> None:
+    """Withdraw the head ``digest``: archived first, then removed with its shards and its card."""
+    head = Manifest.load(storage)
+    if head.digest != digest:
+        raise ConflictError(f"{storage.url} holds {head.digest} by now, not {digest}; run it again")
+    storage.create(f"{_SUPERSEDED}/{digest}.json", head.to_json())
+    storage.delete(KEY)
+    for key in (CARD, *storage.list("data")):
+        storage.delete(key)
+
+
 def tidy(storage: Storage, manifest: Manifest, card: str | bytes | None = None) -> None:
     """Finish a commit: write the card, remove strangers from ``data/`` and finished attempts.
 

@@ -7,8 +7,9 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,13 +115,13 @@ class Dataset:
                     table = file.read_row_group(
                         group, columns=self._known(columns), use_threads=False
                     )
-                    parts.append(table.take(pa.array(wanted[hits] - start)))
+                    parts.append(table.take(wanted[hits] - start))
                     where[hits] = np.arange(done, done + len(hits))
                     done += len(hits)
                 start += size
         if not parts:
             return self._shaped(self.schema.empty_table(), columns)
-        return self._shaped(pa.concat_tables(parts), columns).take(pa.array(where))
+        return self._shaped(pa.concat_tables(parts), columns).take(where)
 
     def blob(self, name: str, cache_dir: str | Path | None = None) -> Path:
         """Return a local copy of a blob, by digest, checked when it is copied; map it freely.
@@ -246,6 +247,23 @@ def open_dataset(root: str | Path | Storage) -> Dataset:
     """Open a committed dataset; InputError if there is none, IntegrityError if it was edited."""
     place = root if isinstance(root, Storage) else storage(root)
     return Dataset(place, Manifest.load(place))
+
+
+def shard_tables(
+    root: Storage,
+    schema: Mapping[str, Any],
+    shard: Shard,
+    columns: Sequence[str] | None = None,
+    max_bytes: int = 32 << 20,
+) -> Iterator[pa.Table]:
+    """Stream one shard of the dataset at ``root`` without its head and shard list.
+
+    For workers that were handed the shard: a web pool's list has over a million lines. ``schema``
+    is the manifest's {name, version}.
+    """
+    dataset = Dataset(root, Manifest(schema=dict(schema)))
+    dataset._shards = [shard]
+    return dataset.tables(columns, shard=0, max_bytes=max_bytes)
 
 
 def put_blob(root: Storage, source: Path) -> dict[str, object]:

@@ -125,7 +125,9 @@ def id_words(ids: pa.Array | pa.ChunkedArray | np.ndarray) -> npt.NDArray[np.uin
     data = array.buffers()[1]
     if data is None or len(array) == 0:
         return np.empty((0, 2), np.uint64)
-    words = np.frombuffer(data, np.uint8, count=len(array) * 16, offset=array.offset * 16)
+    words = np.frombuffer(
+        memoryview(data), np.uint8, count=len(array) * 16, offset=array.offset * 16
+    )
     return words.view("<u8").reshape(-1, 2)
 
 

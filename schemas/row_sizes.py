@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -23,8 +25,8 @@ def row_sizes(table: pa.Table) -> npt.NDArray[np.int64]:
     return total
 
 
-def _sizes(array: pa.Array) -> npt.NDArray[np.int64]:
-    kind = array.type
+def _sizes(array: Any) -> npt.NDArray[np.int64]:
+    kind: Any = array.type
     if len(array) == 0:
         return np.zeros(0, np.int64)
     if pa.types.is_struct(kind):
@@ -57,7 +59,8 @@ def first_disorder(table: pa.Table, keys: tuple[str, ...]) -> int | None:
     """
     if table.num_rows < 2 or not keys:
         return None
-    greater = equal = None
+    greater: Any = None
+    equal: Any = None
     for key in keys:
         column = table.column(key).combine_chunks()
         before, after = column.slice(0, len(column) - 1), column.slice(1)

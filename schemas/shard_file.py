@@ -7,6 +7,7 @@ import hashlib
 import io
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from schemas.errors import IntegrityError, StorageError
 from schemas.storage import Storage
 from schemas.storage_local import LocalBackend, translated
 
-_QUEUED = 8
-_CHUNK = 1 << 20
+_QUEUED = 16
+_LARGE = 1 << 18
 
 
 class ShardFile(io.RawIOBase):
@@ -56,9 +57,11 @@ class ShardFile(io.RawIOBase):
             raise self._error
         block = data if isinstance(data, bytes) else bytes(data)
         self._position += len(block)
+        if len(block) >= _LARGE and self._buffer:
+            self._send()
         self._buffer.append(block)
         self._buffered += len(block)
-        if self._buffered >= _CHUNK:
+        if self._buffered >= _LARGE:
             self._send()
         return len(block)
 
@@ -91,6 +94,7 @@ class ShardFile(io.RawIOBase):
     def _work(self) -> None:
         """Serve the queue until the end; after an error keep emptying it, so nobody blocks."""
         digest = hashlib.sha256()
+        hasher = ThreadPoolExecutor(1)
         while (item := self._queue.get()) is not None:
             if self._error is not None and not isinstance(item, Storage):
                 continue
@@ -99,12 +103,14 @@ class ShardFile(io.RawIOBase):
                     if self._error is None:
                         self._store(item, digest.hexdigest())
                     break
-                block = b"".join(item)
-                digest.update(block)
+                block = item[0] if len(item) == 1 else b"".join(item)
+                hashed = hasher.submit(digest.update, block)
                 with translated("write", self.path):
                     self._disk.do_write(self._file, block, str(self.path))
+                hashed.result()
             except BaseException as error:
                 self._error = error
+        hasher.shutdown()
         self._file.close()
 
     def _store(self, storage: Storage, digest: str) -> None:

@@ -13,16 +13,15 @@ from schemas.manifest import Manifest
 from schemas.storage import Storage
 from schemas.writer import Shard
 
-SCHEMA = pa.schema(
-    [
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),
-        pa.field("row_groups", pa.int32(), nullable=False),
-        pa.field("id_sum", pa.string(), nullable=False),
-    ]
-)
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("file", pa.string()),
+    ("rows", pa.int64()),
+    ("bytes", pa.int64()),
+    ("digest", pa.string()),
+    ("row_groups", pa.int32()),
+    ("id_sum", pa.string()),
+]
+SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _COLUMNS])
 
 
 def write_shard_list(storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:

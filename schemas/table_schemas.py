@@ -20,6 +20,8 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 TEXTS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("text", pa.string())]))
 ENTRIES = pa.list_(pa.uint32())
 
+Columns = list[tuple[str, pa.DataType]]
+
 
 @dataclass(frozen=True)
 class SchemaSpec:
@@ -107,12 +109,13 @@ def _feature(kind: pa.DataType) -> Any:
         return {f.name: _feature(f.type) for f in kind.fields}
     if pa.types.is_fixed_size_binary(kind):
         return {"dtype": f"fixed_size_binary[{kind.byte_width}]", "_type": "Value"}
-    return {"dtype": {pa.float64(): "float64"}.get(kind, str(kind)), "_type": "Value"}
+    dtype = "float64" if pa.types.is_float64(kind) else str(kind)  # Arrow prints "double"
+    return {"dtype": dtype, "_type": "Value"}
 
 
 def _spec(
     name: str,
-    columns: list[tuple[str, pa.DataType]],
+    columns: Columns,
     *,
     sort_by: tuple[str, ...],
     unit: str,
@@ -122,14 +125,14 @@ def _spec(
 ) -> SchemaSpec:
     fields = [pa.field(n, t, nullable=n in nullable) for n, t in columns]
     features = {n: _feature(t) for n, t in columns}
-    metadata = {
+    metadata: dict[bytes | str, bytes | str] = {
         "headrace": json.dumps({"schema": name, "version": 1}),
         "huggingface": json.dumps({"info": {"features": features}}),
     }
     return SchemaSpec(name, 1, pa.schema(fields, metadata=metadata), sort_by, unit, id_column, doc)
 
 
-_RECORD = [
+_RECORD: Columns = [
     ("image_id", ID),
     ("url", pa.string()),
     ("texts", TEXTS),
@@ -140,7 +143,7 @@ _RECORD = [
     ("file", pa.int32()),
     ("position", pa.int64()),
 ]
-_POOL = [
+_POOL: Columns = [
     ("pair_id", ID),
     ("image_id", ID),
     ("url", pa.string()),
@@ -151,9 +154,14 @@ _POOL = [
     ("row", pa.int64()),
     ("score", pa.float64()),
 ]
-_MATCHES = [*_POOL, ("language", pa.string()), ("metadata", pa.string()), ("entries", ENTRIES)]
-_MATCHED = [*_MATCHES, ("image_texts", pa.int32()), ("keep_probability", pa.float64())]
-_ENTRY = [("metadata", pa.string()), ("entry", pa.uint32())]
+_MATCHES: Columns = [
+    *_POOL,
+    ("language", pa.string()),
+    ("metadata", pa.string()),
+    ("entries", ENTRIES),
+]
+_MATCHED: Columns = [*_MATCHES, ("image_texts", pa.int32()), ("keep_probability", pa.float64())]
+_ENTRY: Columns = [("metadata", pa.string()), ("entry", pa.uint32())]
 
 RECORDS = _spec(
     "records",

@@ -113,6 +113,7 @@ class ShardWriter:
         while start < table.num_rows:
             start += self._take(table, sizes, start)
         self._rows_seen += table.num_rows
+        self._release()
 
     def close(self) -> list[Shard]:
         """Flush, make every shard durable, and return the shards in order."""
@@ -165,7 +166,7 @@ class ShardWriter:
         if count == 0 and self._group_rows == 0 and first_fits_shard:
             count = 1  # a row larger than a row group stands alone
         if count:
-            self._pending.append(_compact(table.slice(start, count)))
+            self._pending.append(table.slice(start, count))
             self._group_rows += count
             self._group_bytes = int(ends[count - 1])
         if start + count < table.num_rows and self._group_rows < ROW_GROUP_ROWS:
@@ -173,6 +174,15 @@ class ShardWriter:
             if self._shard_bytes and self._shard_bytes + sizes[start + count] > self.target_bytes:
                 self._finish_shard()
         return count
+
+    def _release(self) -> None:
+        """Copy waiting slices that keep much larger tables alive."""
+        if self._pending:
+            waiting = pa.concat_tables(self._pending)
+            if waiting.get_total_buffer_size() > 4 * ROW_GROUP_BYTES + 2 * waiting.nbytes:
+                # Two chunks at least, or combine_chunks returns the slice itself.
+                waiting = pa.concat_tables([waiting, self.spec.empty()])
+                self._pending = [waiting.combine_chunks()]
 
     def _flush_group(self) -> None:
         if not self._group_rows:
@@ -182,7 +192,7 @@ class ShardWriter:
         self._pending.clear()
         if self._writer is None:
             self._file = ShardFile(self._scratch_path())
-            self._writer = pq.ParquetWriter(self._file, self._schema, **_options(self.spec.name))
+            self._writer = _parquet_writer(self._file, self._schema, self.spec.name)
         if self.spec.id_column:
             self._shard_ids += id_sum(group.column(self.spec.id_column))
         self._writer.write_table(group, row_group_size=group.num_rows)
@@ -241,16 +251,13 @@ class ShardWriter:
         )
 
 
+def _parquet_writer(file: Any, schema: pa.Schema, name: str) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, **_options(name))
+
+
 def _shown(keys: pa.Table, row: int) -> str:
     values = (keys.column(i)[row].as_py() for i in range(keys.num_columns))
     return "(" + ", ".join(v.hex() if isinstance(v, bytes) else repr(v) for v in values) + ")"
-
-
-def _compact(table: pa.Table) -> pa.Table:
-    """Copy a slice that would keep a much larger table alive."""
-    if table.get_total_buffer_size() <= 2 * table.nbytes + (1 << 16):
-        return table
-    return table.take(pa.array(np.arange(table.num_rows)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -262,8 +269,8 @@ def _options(name: str) -> dict[str, Any]:
     leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     paths = [leaves.column(i).path for i in range(len(leaves))]
     raw = {f"{f.name}.bytes" for f in schema if f.type == IMAGE}
-    # Unique values: a dictionary would be built and thrown away in every row group.
-    unique = raw | {"pair_id", "sha256", "row", "url"}
+    # Mostly unique values: a dictionary would be built and thrown away in every row group.
+    unique = raw | {"pair_id", "image_id", "sha256", "row", "url", "text", "score", "position"}
     return {
         "version": "2.6",
         "data_page_version": "1.0",
@@ -283,7 +290,7 @@ def _options(name: str) -> dict[str, Any]:
 def write_empty(storage: Storage, spec: SchemaSpec) -> Shard:
     """Write a shard without rows: a dataset without rows keeps its columns for every reader."""
     file = ShardFile(storage.scratch())
-    pq.ParquetWriter(file, spec.arrow, **_options(spec.name)).close()
+    _parquet_writer(file, spec.arrow, spec.name).close()
     file.finish(storage)
     key, size, digest = file.result()
     return Shard(key, 0, size, digest, 0, "0" * 32 if spec.id_column else "")
