@@ -20,7 +20,7 @@ from curation.pool.stamps import StampSet
 from schemas.errors import InputError, UsageError
 from schemas.table_schemas import IMAGE
 
-SIZES = (32, 512)
+SIZES = (16, 512)
 """Smallest and largest side, in pixels."""
 
 _SALT = 301

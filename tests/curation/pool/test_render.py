@@ -51,7 +51,7 @@ def test_bytes_do_not_depend_on_order_or_process(urls: list[str]) -> None:
     assert done.stdout.strip() == hashlib.sha256(b"".join(forward)).hexdigest()
 
 
-@pytest.mark.parametrize("size", [32, 96, 224])
+@pytest.mark.parametrize("size", [16, 96, 224])
 def test_pictures_have_their_size(urls: list[str], size: int) -> None:
     for url in urls[:10]:
         assert pixels(render(url, size)).shape == (size, size, 3)
@@ -127,5 +127,5 @@ def test_unknown_stamps_and_sizes_are_refused(urls: list[str]) -> None:
     with pytest.raises(InputError, match="is not an image of the generated pool"):
         render("https://example.org/a.jpg")
     for size in (8, 4096):
-        with pytest.raises(UsageError, match=f"size {size} is not between 32 and 512"):
+        with pytest.raises(UsageError, match=f"size {size} is not between 16 and 512"):
             render(urls[0], size)
