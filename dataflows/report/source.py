@@ -1,0 +1,220 @@
+"""The committed datasets of a run's output, opened, with a tally of what was read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataflows.report.numbers import size, whole
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import InputError
+from schemas.manifest import Manifest
+from schemas.storage import Storage, storage
+
+DEAD_LETTERS = ".dead_letters"
+_MANIFEST = "manifest.json"
+
+# The dataset that a page about the whole run speaks of: the one furthest down that is there.
+_HEADS = ("curated", "matched", "balance", "matches", "pool", "records", "metadata", "ngrams")
+
+
+@dataclass
+class Tally:
+    """Rows and decoded bytes read from each dataset, in the order of first use."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """Count a table that was read."""
+        self.rows[name] = self.rows.get(name, 0) + table.num_rows
+        self.bytes[name] = self.bytes.get(name, 0) + table.nbytes
+
+    def lines(self, manifests: int) -> tuple[tuple[str, str], ...]:
+        """(what, how much) for the foot of the page."""
+        files = "manifest" if manifests == 1 else "manifests"
+        lines = [(f"{manifests} {files}", "whole")]
+        lines += [
+            (name, f"{whole(rows)} rows, {size(self.bytes[name])}")
+            for name, rows in self.rows.items()
+        ]
+        return tuple(lines)
+
+
+@dataclass
+class Run:
+    """Datasets by name, parents first, and the one that the page is about."""
+
+    root: Storage
+    datasets: dict[str, Dataset]
+    dead: dict[str, Dataset]
+    head: str
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the head."""
+        return self.datasets[self.head].manifest
+
+    def get(self, name: str) -> Dataset | None:
+        """A dataset of the run, or None if it is not there."""
+        return self.datasets.get(name)
+
+    @cached_property
+    def stats(self) -> dict[str, dict]:
+        """`stats` of every manifest by dataset name."""
+        return {name: dict(dataset.manifest.stats) for name, dataset in self.datasets.items()}
+
+    def tables(
+        self, name: str, columns: list[str] | None = None, shard: int | None = None
+    ) -> Iterator[pa.Table]:
+        """Row groups of a dataset, tallied; nothing if it is not there."""
+        dataset = self.datasets.get(name) or self.dead.get(name)
+        if dataset is None:
+            return
+        for table in dataset.tables(columns=columns, shard=shard):
+            self.tally.add(name, table)
+            yield table
+
+    def tables_of(
+        self, name: str, column: str, values: list[str], columns: list[str]
+    ) -> Iterator[pa.Table]:
+        """Row groups that can hold one of `values` in `column` (and other rows besides)."""
+        dataset = self.datasets.get(name)
+        if dataset is None or not values:
+            return
+        for shard in dataset.shards():
+            with dataset.storage.open_input(shard.file) as file:
+                reader = pq.ParquetFile(file)
+                for group in admitted(reader.metadata, column, values):
+                    table = reader.read_row_group(group, columns=columns)
+                    self.tally.add(name, table)
+                    yield table
+
+    def take(self, name: str, shard: int, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Some rows of one shard, tallied."""
+        table = self.datasets[name].take(shard, rows, columns)
+        self.tally.add(name, table)
+        return table
+
+
+def admitted(footer: pq.FileMetaData, column: str, values: Sequence[str | bytes]) -> list[int]:
+    """Numbers of the row groups whose minimum and maximum of a column admit one of `values`."""
+    paths = [footer.schema.column(i).path for i in range(footer.num_columns)]
+    position = paths.index(column)
+    found = []
+    for group in range(footer.num_row_groups):
+        limits = footer.row_group(group).column(position).statistics
+        known = limits is not None and limits.has_min_max
+        if not known or any(limits.min <= value <= limits.max for value in values):
+            found.append(group)
+    return found
+
+
+def open_run(location: str) -> Run:
+    """Open a run's output, or one dataset together with those of its ancestors that lie beside it.
+
+    Raises InputError if nothing committed is there.
+    """
+    root = storage(location)
+    if root.exists(_MANIFEST):
+        found = _with_ancestors(root)
+        head = root.name
+    else:
+        found = {name: root.at(name) for name in _names(root)}
+        head = ""
+    opened = {name: open_dataset(store) for name, store in found.items()}
+    dead = {n: d for n, d in opened.items() if n.endswith(DEAD_LETTERS) and n != head}
+    main = {n: d for n, d in opened.items() if n not in dead}
+    if not main:
+        raise InputError(
+            f"{location} holds no committed dataset (no DATASET/manifest.json); give the output= "
+            "of a "
+            "run, or one dataset"
+        )
+    order = _parents_first(main)
+    return Run(root, {name: main[name] for name in order}, dead, head or _head(main, order))
+
+
+def _names(root: Storage) -> list[str]:
+    """Names of the committed datasets right below a directory; one flat listing, no walk."""
+    if root.is_local:
+        path = Path(root.url)
+        if not path.is_dir():
+            raise InputError(
+                f"{root.url} is not a directory; give the output= of a run, or one dataset"
+            )
+        found = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+    else:
+        import fsspec
+
+        filesystem, start = fsspec.core.url_to_fs(root.url, **dict(root.options))
+        try:
+            found = [
+                str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
+                for item in filesystem.ls(start, detail=True)
+                if item["type"] == "directory"
+            ]
+        except FileNotFoundError:
+            found = []
+    return [
+        name
+        for name in sorted(found)
+        if not name.startswith(".") and root.at(name).exists(_MANIFEST)
+    ]
+
+
+def _with_ancestors(root: Storage) -> dict[str, Storage]:
+    """A dataset and, from beside it, each ancestor whose digest is the one recorded."""
+    found = {root.name: root}
+    todo = [open_dataset(root).manifest]
+    while todo:
+        for parent in todo.pop().parents:
+            place = root.sibling(parent["name"])
+            if parent["name"] in found or not place.exists(_MANIFEST):
+                continue
+            manifest = open_dataset(place).manifest
+            if manifest.digest == parent["digest"]:
+                found[parent["name"]] = place
+                todo.append(manifest)
+    return found
+
+
+def _parents_first(datasets: dict[str, Dataset]) -> list[str]:
+    order: list[str] = []
+    depth = depths(datasets)
+    order.extend(sorted(datasets, key=lambda name: (depth[name], name)))
+    return order
+
+
+def depths(datasets: dict[str, Dataset]) -> dict[str, int]:
+    """The longest way from each dataset up to one without a parent here."""
+    found: dict[str, int] = {}
+
+    def visit(name: str, path: frozenset[str]) -> int:
+        if name not in found:
+            above = [
+                parent["name"]
+                for parent in datasets[name].manifest.parents
+                if parent["name"] in datasets and parent["name"] not in path
+            ]
+            found[name] = max((visit(parent, path | {name}) + 1 for parent in above), default=0)
+        return found[name]
+
+    for name in datasets:
+        visit(name, frozenset({name}))
+    return found
+
+
+def _head(datasets: dict[str, Dataset], order: list[str]) -> str:
+    for name in _HEADS:
+        if name in datasets:
+            return name
+    return order[-1]
