@@ -36,6 +36,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class Described(Exception):  # noqa: N818  an outcome, not an error
+    """A job was checked or described, as its flags asked, and did not run."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """How a graph is run; none of it enters a key or a digest."""
@@ -84,7 +88,11 @@ def run_graph(graph: Graph, settings: RunSettings) -> dict[str, Manifest]:
             _refuse_replacing([line], settings)
             started = time.monotonic()
             say(f"{label}: {line.why}")
-            manifest = _run_stage(graph, stage, line, digests, settings)
+            try:
+                manifest = _run_stage(graph, stage, line, digests, settings)
+            except Described:
+                say(f"{label}: job checked and described, not run; later stages need its result")
+                return done
             seconds = time.monotonic() - started
             say(
                 f"{label}: {manifest.totals['rows']:,} rows in {manifest.totals['shards']} shards, "
@@ -176,12 +184,18 @@ def _submit(context: JobContext, sink: object, settings: RunSettings, run_dir: P
 
     module, _, function = context.stage.job.partition(":")
     job = getattr(import_module(module), function)(context, sink)
-    runner, options = make_runner(settings.runner)
+    choice = settings.runner.for_one_unit() if context.stage.single else settings.runner
+    runner, options = make_runner(choice)
     pipeline = beam.Pipeline(runner=runner, options=options)
     _ = pipeline | context.stage.name >> job | "Result" >> RecordResult(sink)
     with _quiet(run_dir) as log:
         try:
-            pipeline.run().wait_until_finish()
+            running = pipeline.run()
+            if choice.describes_only:
+                raise Described(context.stage.name)
+            running.wait_until_finish()
+        except Described:
+            raise
         except KeyboardInterrupt:
             raise
         except Exception as error:

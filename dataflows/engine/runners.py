@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IN_PROCESS = "inprocess"
 RUNNERS = (IN_PROCESS, "prism", "portable", "dataflow", "spark", "flink")
+_SHIPPING = ("sdk_container_image", "setup_file", "extra_package")
 _LOCAL_SCHEMES = ("", "file", "memory")
 
 
@@ -28,8 +29,14 @@ class RunnerChoice:
     options: Sequence[str] = field(default_factory=tuple)
 
     @property
-    def remote(self) -> bool:
-        return self.name in ("dataflow", "spark", "flink")
+    def describes_only(self) -> bool:
+        """Whether the flags ask for a job's description (a template or a dry run), not for the job."""
+        flags = (_flag(self.options, "dry_run"), _flag(self.options, "template_location"))
+        return self.name == "dataflow" and any(flags)
+
+    def for_one_unit(self) -> RunnerChoice:
+        """This choice for a job of one unit: worker processes would only cost their start."""
+        return replace(self, workers=1) if self.name == IN_PROCESS else self
 
 
 def _flag(options: Sequence[str], name: str) -> str | None:
@@ -65,6 +72,11 @@ def validate(choice: RunnerChoice, output: str) -> None:
     scheme = output.partition("://")[0] if "://" in output else ""
     if choice.name == "dataflow":
         _require(choice, ("project", "region", "temp_location"))
+        if not any(_flag(choice.options, name) for name in _SHIPPING):
+            raise UsageError(
+                "--runner dataflow: its workers need this project installed; give "
+                "--sdk_container_image=IMAGE (deploy/worker/Dockerfile builds it) or --setup_file=PATH after --"
+            )
         if not output.startswith("gs://"):
             raise UsageError(
                 f"output={output}: Dataflow's workers reach no local disk; use a gs:// path"

@@ -23,7 +23,8 @@ class Stage:
                The function takes a :class:`JobContext` and returns a ``beam.PTransform`` from a
                pipeline to unit results.
     libraries  distributions whose version decides the output.
-    conserved  input whose rows must all be accounted for, or None for jobs that aggregate.
+    conserved  inputs whose rows must all be accounted for; none for jobs that aggregate.
+    single     the job has one unit of work, so a local runner starts no worker processes for it.
     licences   of what the rows hold; inherited from the inputs besides.
     """
 
@@ -35,6 +36,7 @@ class Stage:
     libraries: tuple[str, ...] = ("pyarrow", "numpy")
     seed: int | None = None
     conserved: tuple[str, ...] = ()
+    single: bool = False
     warnings: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
     pinned: tuple[Mapping[str, Any], ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from schemas.writer import ShardWriter
 
 BUCKET_WIDTH = 8
 _TAG = b"headrace.fragment"
+_SEPARATOR = "\x1f"
 
 Split = Callable[[pa.Table], Iterable[tuple[str, pa.Table]]]
 Reduce = Callable[[str, pa.Table], Outcome]
@@ -112,8 +114,8 @@ class ShuffleUnits(beam.PTransform):
             | "Units" >> Units(self._units)
             | "Map"
             >> beam.ParDo(_Map(self._step, self._shuffle.split, self._sink))
+            .with_output_types(tuple[str, pa.Table], **{_Map.RESULTS: bytes})
             .with_outputs(_Map.RESULTS, main="parts")
-            .with_output_types(tuple[str, pa.Table])
         )
         reduced = (
             mapped.parts
@@ -153,18 +155,41 @@ class CombineUnits(beam.PTransform):
         return (
             pipeline
             | "Units" >> Units(self._units)
-            | "Emit" >> beam.ParDo(_Emit(self._emit)).with_output_types(tuple[str, pa.Table])
-            | "Combine" >> beam.CombinePerKey(self._combine).with_hot_key_fanout(self.FANOUT)
+            | "Emit"
+            >> beam.ParDo(_Emit(self._emit, self.FANOUT)).with_output_types(tuple[str, pa.Table])
+            | "Partly" >> self._per_key()
+            | "Unsalt" >> beam.MapTuple(_unsalt).with_output_types(tuple[str, pa.Table])
+            | "Wholly" >> self._per_key()
             | "Write" >> beam.ParDo(_WriteKey(self._reduce, self._sink)).with_output_types(bytes)
         )
 
+    def _per_key(self) -> beam.PTransform:
+        return (
+            beam.CombinePerKey(self._combine)
+            .with_input_types(tuple[str, pa.Table])
+            .with_output_types(tuple[str, pa.Table])
+        )
+
+
+def _unsalt(key: str, table: pa.Table) -> tuple[str, pa.Table]:
+    return key.partition(_SEPARATOR)[0], table
+
 
 class _Emit(beam.DoFn):
-    def __init__(self, emit: Callable[[Unit], Iterator[tuple[str, pa.Table]]]) -> None:
+    """unit -> (salted key, table): a hot key (English) is combined by several workers first.
+
+    Beam's own fanout would pickle the tables. The salt is a function of the unit's name.
+    """
+
+    def __init__(self, emit: Callable[[Unit], Iterator[tuple[str, pa.Table]]], fanout: int) -> None:
         self._emit = emit
+        self._fanout = fanout
 
     def process(self, element: bytes) -> Iterator[tuple[str, pa.Table]]:
-        yield from self._emit(Unit.from_bytes(element))
+        unit = Unit.from_bytes(element)
+        salt = zlib.crc32(unit.name.encode()) % self._fanout
+        for key, table in self._emit(unit):
+            yield f"{key}{_SEPARATOR}{salt}", table
 
 
 class _WriteKey(beam.DoFn):
@@ -177,6 +202,8 @@ class _WriteKey(beam.DoFn):
         yield self._sink.write(f"key-{key}", [self._reduce(key, table)]).to_bytes()
 
 
+@beam.typehints.with_input_types(pa.Table)
+@beam.typehints.with_output_types(pa.Table)
 class TableCombine(beam.CombineFn):
     """CombineFn over tables: parts are concatenated and folded by ``fold`` when they pass ``limit`` rows.
 

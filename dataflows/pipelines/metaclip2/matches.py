@@ -44,7 +44,8 @@ class _Automata(Mapping[str, Automaton]):
 
 
 @lru_cache(maxsize=1)
-def _automata(url: str) -> _Automata:
+def automata_of(url: str) -> _Automata:
+    """The automata by metadata key; opened once a process."""
     return _Automata(url)
 
 
@@ -65,7 +66,7 @@ class Match:
             yield guard(
                 match,
                 table,
-                _automata(self.automata),
+                automata_of(self.automata),
                 _identifier(),
                 isolation=self.isolation,
                 stage="matches",

@@ -101,6 +101,7 @@ def graph(config: Config) -> Graph:
                 (),
                 {"wordnets": "builtin"},
                 f"{_JOBS}.metadata:builtin_metadata",
+                single=True,
                 licences=tuple(licences()),
             )
         )
@@ -180,6 +181,7 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
             ("counts", "metadata", "automata"),
             {**rule, "mode": config.mode, "isolation": config.isolation},
             f"{_JOBS}.balance:balance",
+            single=True,
         ),
         Stage(
             "matched",

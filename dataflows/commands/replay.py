@@ -1,0 +1,36 @@
+"""`dataflows replay DATASET [key=value ...]`: runs just the dead letters of a stage again."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "run a dataset's dead letters again, with today's code and the settings given"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """DATASET and its settings."""
+    parser.add_argument("dataset", help="a stage's dataset that has dead letters beside it")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="for example max_text_bytes=1000000"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Commit the dataset anew with the rows that pass now; exit code 0."""
+    from dataflows.engine.config import parse_overrides
+    from dataflows.engine.replay import replay
+    from dataflows.engine.run import command_line, say
+    from schemas.dataset import open_dataset
+    from schemas.storage import storage
+
+    place = storage(args.dataset)
+    before = open_dataset(place).manifest.rows
+    head = replay(place, parse_overrides(args.settings), {"command": command_line()})
+    left = place.sibling(f"{place.name}.dead_letters")
+    failed = open_dataset(left).manifest.rows if left.exists("manifest.json") else 0
+    say(
+        f"{place.url}: {before:,} rows before, {head.rows:,} now, {failed:,} dead letters left; stages "
+        "downstream are due: run the recipe again with --replace"
+    )
+    print(head.digest)
+    return 0

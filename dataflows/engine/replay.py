@@ -1,0 +1,148 @@
+"""Replay of dead letters: just those rows, by today's code and settings, into a new dataset.
+
+The new head stands where the old one stood; its parents are the old head and the dead letters, so
+every stage downstream becomes due. Rows that fail again are the new dead letters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.commit import commit, retire
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import InputError, UsageError
+from schemas.ledger import Ledger
+from schemas.manifest import Manifest
+from schemas.step import Outcome
+from schemas.storage import Storage
+from schemas.table_schemas import DEAD_LETTERS, SCHEMAS
+from schemas.writer import Shard, ShardWriter
+
+AGAIN = {
+    "records": "dataflows.pipelines.ingest.replay:again",
+    "pool": "dataflows.pipelines.metaclip2.replay:pool",
+    "matches": "dataflows.pipelines.metaclip2.replay:matches",
+}
+"""Schema -> function (old dataset, its dead letters, settings) -> :class:`Replayed`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """What a replay made: rows to add, and how they join the old ones.
+
+    ``merge`` is None when rows go to shards of their own; otherwise it takes an old shard's rows with
+    the new ones of its range (by ``image_id``) and returns the shard's new rows.
+    """
+
+    outcome: Outcome
+    merge: Callable[[pa.Table], Outcome] | None = None
+
+
+def letter_rows(letters: pa.Table) -> pa.Table:
+    """The input rows that dead letters carry, one row a letter, in the letters' order."""
+    parts = []
+    for row in letters.column("row"):
+        with pa.ipc.open_stream(pa.py_buffer(row.as_py())) as reader:
+            parts.append(reader.read_all())
+    return pa.concat_tables(parts, promote_options="default").combine_chunks()
+
+
+def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) -> Manifest:
+    """Replay the dead letters of the dataset at ``place``; returns the new head.
+
+    Raises InputError where there is nothing to replay, UsageError for a stage that cannot.
+    """
+    old = open_dataset(place)
+    letters_place = place.sibling(f"{place.name}.dead_letters")
+    if not letters_place.exists("manifest.json"):
+        raise InputError(f"{place.url}: no row failed (no {letters_place.url}); nothing to replay")
+    letters = open_dataset(letters_place)
+    schema = old.manifest.schema["name"]
+    if schema not in AGAIN:
+        raise UsageError(f"{place.url}: rows of {schema} are not replayed; known: {', '.join(AGAIN)}")
+    module, _, function = AGAIN[schema].partition(":")
+    table = pa.concat_tables(list(letters.tables()))
+    replayed: Replayed = getattr(import_module(module), function)(old, table, dict(settings))
+    shards, ledger, stats = _write(old, replayed)
+    manifest = dataclasses.replace(
+        old.manifest,
+        counts=ledger.rows(),
+        parents=[
+            {"name": place.name, "digest": old.manifest.digest},
+            {"name": letters_place.name, "digest": letters.manifest.digest},
+        ],
+        config={**old.manifest.config, "replay": dict(settings)},
+        stats=stats,
+        run={**run, "generation": old.manifest.run.get("generation", 0)},
+    )
+    _new_letters(letters, replayed.outcome, manifest)
+    return commit(place, manifest, shards, supersede=old.manifest.digest)
+
+
+def _write(old: Dataset, replayed: Replayed) -> tuple[list[Shard], Ledger, dict[str, Any]]:
+    """All shards of the new dataset, and its ledger: the old rows come in, the new are created."""
+    spec = SCHEMAS[old.manifest.schema["name"]]
+    ledger = Ledger()
+    kept = sum(int(shard.id_sum or "0", 16) for shard in old.shards()) % 2**128
+    ledger.add(spec.unit, "in", "", len(old), kept)
+    ledger.merge(replayed.outcome.ledger)
+    ledger.remove(spec.unit, "out")
+    rows = spec.validate(replayed.outcome.table)
+    if replayed.merge is None:
+        with ShardWriter(old.storage, spec) as writer:
+            writer.write(rows)
+            shards = [*old.shards(), *writer.close()]
+    else:
+        shards = _merged(old, rows, replayed.merge, ledger)
+    written = sum(shard.rows for shard in shards)
+    ids = sum(int(shard.id_sum or "0", 16) for shard in shards) % 2**128
+    ledger.add(spec.unit, "out", "", written, ids)
+    return [s for s in shards if s.rows], ledger, dict(old.manifest.stats)
+
+
+def _merged(
+    old: Dataset, rows: pa.Table, merge: Callable[[pa.Table], Outcome], ledger: Ledger
+) -> list[Shard]:
+    """Old shards, those whose range of image ids has new rows written anew with them."""
+    spec = SCHEMAS[old.manifest.schema["name"]]
+    shards = [(n, s) for n, s in enumerate(old.shards()) if s.rows]
+    first = [old.take(n, [0], ["image_id"]).column(0)[0].as_py() for n, _ in shards]
+    ids = rows.column("image_id").to_pylist()
+    result: list[Shard] = []
+    for place, (number, shard) in enumerate(shards or [(None, None)]):
+        low = first[place] if place and shards else b""
+        high = first[place + 1] if place + 1 < len(first) else None
+        mine = [i for i, x in enumerate(ids) if x >= low and (high is None or x < high)]
+        if not mine and shard is not None:
+            result.append(shard)
+            continue
+        parts = [rows.take(pa.array(mine, pa.int64()))]
+        if number is not None:
+            parts.insert(0, old.read_shard(number))
+        outcome = merge(pa.concat_tables(parts))
+        outcome.ledger.remove(spec.unit, "in")
+        outcome.ledger.remove(spec.unit, "out")
+        ledger.merge(outcome.ledger)
+        with ShardWriter(old.storage, spec) as writer:
+            writer.write(outcome.table)
+            result.extend(writer.close())
+    return result
+
+
+def _new_letters(letters: Dataset, outcome: Outcome, manifest: Manifest) -> None:
+    """The rows that failed again replace the old dead letters; without any, those are withdrawn."""
+    if outcome.dead is None or outcome.dead.num_rows == 0:
+        retire(letters.storage, letters.manifest.digest)
+        return
+    with ShardWriter(letters.storage, DEAD_LETTERS) as writer:
+        writer.write(outcome.dead)
+        shards = writer.close()
+    again = dataclasses.replace(
+        letters.manifest, parents=manifest.parents, config=manifest.config, run=dict(manifest.run)
+    )
+    commit(letters.storage, again, shards, supersede=letters.manifest.digest)
