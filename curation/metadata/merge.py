@@ -35,7 +35,7 @@ def merge(key: str, selections: Iterable[pa.Table]) -> pa.Table:
     """
     rank = pl.Enum(_PRECEDENCE)
     numbers = pl.DataFrame({"text": NUMBERS, "source": [""] * len(NUMBERS)})
-    frames = [pl.from_arrow(table).select("text", "source") for table in selections]
+    frames = [pl.DataFrame(table).select("text", "source") for table in selections]
     union = pl.concat([numbers, *frames]).with_columns(pl.col("source").cast(rank))
     union = union.group_by("text").agg(pl.col("source").min())
     # A number's place is its value; every other string comes after them.
@@ -66,7 +66,7 @@ def fingerprints(metadata: pa.Table) -> dict[str, str]:
     probabilities made with one hold for the other.
     """
     found: dict[str, str] = {}
-    frame = pl.from_arrow(metadata.select(["metadata", "entry", "text"]))
+    frame = pl.DataFrame(metadata.select(["metadata", "entry", "text"]))
     for (key,), rows in frame.sort(["metadata", "entry"]).group_by("metadata", maintain_order=True):
         state = hashlib.blake2b(digest_size=16, person=b"headrace-entries")
         for text in rows["text"].to_list():

@@ -8,6 +8,7 @@ code lets bigrams span two articles of a file.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def is_odd(token: str) -> bool:
     """Whether a segmenter's token starts with punctuation or has an unbalanced bracket or quote."""
     if token[0] in PUNCTUATION:
         return True
-    return any((left in token) != (right in token) for left, right in PAIRS)
+    return any((pair[0] in token) != (pair[1] in token) for pair in PAIRS)
 
 
 def tokenize(texts: pa.Array, segment: Segment | None) -> Tokens:
@@ -102,7 +103,7 @@ def count(texts: pa.Array, segment: Segment | None = None) -> pa.Table:
 
 def add(tables: Sequence[pa.Table], by: Sequence[str] = ("kind", "text")) -> pa.Table:
     """Sum `count` over equal keys, exactly; rows in ascending order of the keys."""
-    frame = pl.concat([pl.from_arrow(t.select([*by, "count"])) for t in tables])
+    frame = pl.concat([pl.DataFrame(t.select([*by, "count"])) for t in tables])
     summed = frame.group_by(list(by)).agg(pl.col("count").sum()).sort(list(by))
     schema = pa.schema([*(pa.field(b, pa.string()) for b in by), pa.field("count", pa.uint64())])
     return summed.to_arrow().cast(schema)
@@ -112,11 +113,6 @@ def halves(bigrams: pa.Array) -> tuple[pa.Array, pa.Array]:
     """First and second token of every "first second"."""
     parts = pc.split_pattern(bigrams, " ")
     return pc.list_element(parts, 0), pc.list_element(parts, 1)
-
-
-def lookup(tokens: pa.Array, unigrams: pa.Array, counts: pa.Array) -> pa.Array:
-    """The count of every token; each token of a counted bigram is itself counted."""
-    return counts.take(pc.index_in(tokens, value_set=unigrams))
 
 
 def association(both: pa.Array, first: pa.Array, second: pa.Array) -> pa.Array:
@@ -129,17 +125,38 @@ def association(both: pa.Array, first: pa.Array, second: pa.Array) -> pa.Array:
     return pc.divide(pc.cast(both, pa.float64()), pc.multiply(left, right))
 
 
+def buckets(wikis: pa.Array, tokens: pa.Array, count: int) -> npt.NDArray[np.int64]:
+    """Bucket of every (wiki, token), in [0, count): a hash, the same on every machine."""
+    joined = pc.binary_join_element_wise(wikis, tokens, "\n").dictionary_encode()
+    names = joined.dictionary.cast(pa.binary()).to_pylist()
+    hashed = np.fromiter((zlib.crc32(name) % count for name in names), np.int64, len(names))
+    return hashed[joined.indices.to_numpy(zero_copy_only=False)]
+
+
+def token_counts(pairs: pa.Table, tokens: pa.Array, unigrams: pa.Table) -> pa.Array:
+    """The count of one token of every pair, of its own Wikipedia.
+
+    `pairs` has column `wiki`, `tokens` is row by row with it, `unigrams` has `wiki`, `text` and
+    `count`. Every token of a counted pair must be among the unigrams (null otherwise).
+    """
+    left = pl.DataFrame({"wiki": pl.Series(pairs["wiki"]), "text": pl.Series(tokens)})
+    right = pl.DataFrame(unigrams.select(["wiki", "text", "count"]))
+    joined = left.join(right, on=["wiki", "text"], how="left", maintain_order="left")
+    return joined["count"].to_arrow().cast(pa.uint64())
+
+
 def pmi(score: float, tokens: int) -> float:
     """PMI in bits of a bigram whose `association` is `score`, in a text of `tokens` unigrams."""
     return float(np.log2(score * tokens))
 
 
 def with_scores(counts: pa.Table) -> pa.Table:
-    """Counts of one Wikipedia with column `score`: `association` for bigrams, null for unigrams."""
+    """Counts (wiki, kind, text, count) with `score`: `association` for bigrams, else null."""
     is_pair = pc.equal(counts["kind"], "b")
     ones, pairs = counts.filter(pc.invert(is_pair)), counts.filter(is_pair)
-    texts, totals = ones["text"].combine_chunks(), ones["count"].combine_chunks()
-    first, second = (lookup(half, texts, totals) for half in halves(pairs["text"].combine_chunks()))
+    first, second = (
+        token_counts(pairs, half, ones) for half in halves(pairs["text"].combine_chunks())
+    )
     score = association(pairs["count"].combine_chunks(), first, second)
     return pa.concat_tables(
         [

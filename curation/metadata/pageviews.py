@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -52,6 +52,20 @@ def blocks(name: str, raw: BinaryIO, block_bytes: int = BLOCK_BYTES) -> Iterator
             yield lines
     if rest:
         yield rest
+
+
+def first_lines(found: Iterable[bytes], limit: int | None) -> Iterator[bytes]:
+    """The same blocks, ended after the first `limit` lines."""
+    for block in found:
+        if limit is None:
+            yield block
+            continue
+        lines = block.split(b"\n")[:limit]
+        limit -= len(lines)
+        if lines:
+            yield b"\n".join(lines)
+        if limit == 0:
+            return
 
 
 def views(

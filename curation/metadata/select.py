@@ -117,7 +117,7 @@ def best(tables: Sequence[pa.Table], limit: int | None = None) -> pa.Table:
     A text that comes more than once keeps its best score. Exact for pieces that were cut by `best`
     with the same limit before.
     """
-    frame = pl.concat([pl.from_arrow(table) for table in tables])
+    frame = pl.concat([pl.DataFrame(table) for table in tables])
     ranked = frame.group_by("text").agg(pl.col("score").max())
     ranked = ranked.sort(["score", "text"], descending=[True, False])
     ranked = ranked if limit is None else ranked.head(limit)

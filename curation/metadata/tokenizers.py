@@ -123,7 +123,7 @@ def resolve(wiki: str, chosen: Mapping[str, str] | None = None) -> Tokenizer:
         raise UsageError(
             f"no tokenizer that works offline is known for {wiki!r}: the released code uses "
             f"{_NOT_OFFLINE[wiki]}. Install a segmenter and name it with "
-            f"tokenizers={wiki}=MODULE:FUNCTION (a function from str to a list of str), or leave "
+            f"tokenizers.{wiki}=MODULE:FUNCTION (a function from str to a list of str), or leave "
             f"the language out with languages=... (the text is never split on spaces instead)."
         )
     versions = []
@@ -164,7 +164,7 @@ def _load_own(wiki: str, place: str) -> Segment:
         made: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UsageError(
-            f"tokenizers: {wiki}={place} cannot be loaded ({error}); expected MODULE:FUNCTION of "
+            f"tokenizers.{wiki}={place} cannot be loaded ({error}); expected MODULE:FUNCTION of "
             "an installed module, a function from str to a list of str."
         ) from error
     return lambda piece: list(made(piece))

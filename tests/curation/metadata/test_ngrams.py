@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 
 import pyarrow as pa
 import pytest
@@ -41,6 +42,10 @@ def as_dicts(table: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
 def plain_dicts(texts: list[str], segment=None) -> tuple[dict[str, int], dict[str, int]]:
     unigrams, bigrams = plain.count_ngrams(texts, segment)
     return dict(unigrams), {f"{a} {b}": n for (a, b), n in bigrams.items()}
+
+
+def of_wiki(counts: pa.Table, wiki: str = "fr") -> pa.Table:
+    return counts.add_column(0, "wiki", pa.array([wiki] * counts.num_rows))
 
 
 @settings(max_examples=300, deadline=None)
@@ -102,7 +107,7 @@ def test_pmi_is_nltks_and_orders_alike() -> None:
     texts = [" ".join(words[i : i + 50]) for i in range(0, len(words), 50)]
     unigrams, bigrams = plain.count_ngrams(texts)
     expected = plain.nltk_pmi(unigrams, bigrams)
-    rows = ngrams.with_scores(ngrams.count(pa.array(texts))).to_pylist()
+    rows = ngrams.with_scores(of_wiki(ngrams.count(pa.array(texts)))).to_pylist()
     scores = {r["text"]: r["score"] for r in rows if r["kind"] == "b"}
     assert all(r["score"] is None for r in rows if r["kind"] == "u")
     total = sum(unigrams.values())
@@ -121,6 +126,29 @@ def test_sums_of_pieces_equal_the_whole_for_any_split() -> None:
         cuts = [texts[i::pieces] for i in range(pieces)]
         rng.shuffle(cuts)
         assert ngrams.add([ngrams.count(pa.array(c)) for c in cuts]).equals(whole)
+
+
+def test_counts_of_another_wikipedia_do_not_enter_a_score() -> None:
+    french = of_wiki(ngrams.count(pa.array(["a b", "a c"])))
+    german = of_wiki(ngrams.count(pa.array(["a b", "b a", "a"])), "de")
+    both = ngrams.with_scores(pa.concat_tables([french, german])).to_pylist()
+    found = {(r["wiki"], r["text"]): r["score"] for r in both if r["kind"] == "b"}
+    assert found == {
+        ("fr", "a b"): 1 / 2,
+        ("fr", "a c"): 1 / 2,
+        ("de", "a b"): 1 / 6,
+        ("de", "b a"): 1 / 6,
+    }
+
+
+def test_buckets_spread_and_never_move() -> None:
+    tokens = pa.array([f"w{i}" for i in range(4_000)])
+    wikis = pa.array(["fr"] * 4_000)
+    found = ngrams.buckets(wikis, tokens, 8)
+    assert found.tolist() == [zlib.crc32(f"fr\nw{i}".encode()) % 8 for i in range(4_000)]
+    assert min(found.tolist().count(b) for b in range(8)) > 400
+    other = ngrams.buckets(pa.array(["de"] * 4_000), tokens, 8)
+    assert (found != other).sum() > 3_000
 
 
 def test_no_text_no_counts() -> None:

@@ -161,7 +161,9 @@ def test_english_thresholds_and_total() -> None:
 @pytest.mark.spec("metaclip2", 23)
 def test_bigrams_of_unspaced_languages_are_joined() -> None:
     texts = ["東京 タワー 、 塔", "東京 タワー"]
-    scored = ngrams.with_scores(ngrams.count(pa.array(texts), lambda piece: [piece]))
+    counted = ngrams.count(pa.array(texts), lambda piece: [piece])
+    counted = counted.add_column(0, "wiki", pa.array(["ja"] * counted.num_rows))
+    scored = ngrams.with_scores(counted)
     pairs = {r["text"]: r["score"] for r in scored.to_pylist() if r["kind"] == "b"}
     assert list(pairs) == ["東京 タワー"]
     rules = replace(OTHERS, bigram_fraction=None)

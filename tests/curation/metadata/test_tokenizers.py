@@ -64,7 +64,7 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(
 
 @pytest.mark.parametrize("wiki", ["bo", "dz", "my"])
 def test_languages_without_an_offline_tokenizer_are_refused(wiki: str) -> None:
-    with pytest.raises(UsageError, match=rf"tokenizers={wiki}=MODULE:FUNCTION.*languages=") as e:
+    with pytest.raises(UsageError, match=rf"tokenizers\.{wiki}=MODULE:FUNCTION.*languages=") as e:
         tokenizers.segmenter(wiki)
     assert "never split on spaces" in str(e.value)
 

@@ -1,0 +1,1 @@
+"""Metadata: Wikipedia dumps, page views and wordnets to the concept lists of each language."""
