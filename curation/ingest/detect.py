@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import PurePosixPath
 
-from curation.ingest.files import Damaged, File, open_decoded, open_raw
+from curation.ingest.files import Damaged, File, beginning, open_decoded, open_raw
 from schemas.errors import InputError
 
 IMAGE_SUFFIXES = (
@@ -44,7 +44,7 @@ def detect(file: File) -> str:
         )
     try:
         with open_decoded(file.path) as stream:
-            content = stream.read(_HEAD)
+            content = beginning(stream, _HEAD)
     except Damaged as error:
         raise InputError(f"{file.path}: {error}; nothing in it can be read") from None
     return _of_content(file.path, content)

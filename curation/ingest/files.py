@@ -27,6 +27,7 @@ import pyarrow as pa
 from schemas.errors import InputError, StorageError
 
 CHUNK = 4 * 2**20
+SMALL_CHUNK = 2**16
 
 
 class Damaged(Exception):
@@ -227,15 +228,19 @@ class _Decoded(io.RawIOBase):
     """A decompressed stream: faults of decoding become Damaged, of the storage StorageError."""
 
     def __init__(self, inner: Any, raw: BinaryIO, kind: str) -> None:
-        self._inner, self._raw, self._kind = inner, raw, kind
+        self._raw, self._kind = raw, kind
+        # read1 gives what precedes a fault; read would throw that away with the fault.
+        self._read = getattr(inner, "read1", inner.read)
+        self._most = CHUNK if hasattr(inner, "read1") else SMALL_CHUNK
         self._given = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes, often fewer; none at the end."""
         try:
-            data = self._inner.read(size if size >= 0 else -1)
+            data = self._read(self._most if size < 0 else min(size, self._most))
         except (EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, ValueError) as error:
             raise Damaged(self._message(error)) from None
         except OSError as error:
@@ -244,6 +249,12 @@ class _Decoded(io.RawIOBase):
             raise Damaged(self._message(error)) from None
         self._given += len(data)
         return bytes(data)
+
+    def readinto(self, buffer: Any) -> int:
+        """As :meth:`read`, into a buffer."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def _message(self, error: Exception) -> str:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -277,3 +288,15 @@ def open_decoded(path: str) -> BinaryIO:
     raw.seek(0)
     inner = COMPRESSIONS[name][1](raw) if name else raw
     return cast(BinaryIO, _Decoded(inner, raw, name or "file"))
+
+
+def beginning(stream: BinaryIO, size: int) -> bytes:
+    """The first ``size`` bytes of a stream, or what there is. Raises Damaged if that is nothing."""
+    data = b""
+    try:
+        while len(data) < size and (more := stream.read(size - len(data))):
+            data += more
+    except Damaged:
+        if not data:
+            raise
+    return data

@@ -20,7 +20,7 @@ from curation.ingest.builder import Builder
 from curation.ingest.columns import Chosen, choose
 from curation.ingest.detect import CAPTION_FILES, IMAGE_SUFFIXES, suffix_of
 from curation.ingest.files import Damaged, File, exists, open_decoded, open_raw, unchanged
-from curation.ingest.jsonl import lines, parse_json
+from curation.ingest.jsonl import json_type, lines, parse_json
 from curation.ingest.options import Columns
 from curation.ingest.records import Bad, Raw
 from curation.ingest.texts import flatten
@@ -105,7 +105,7 @@ def caption_rows(file: File, max_bytes: int) -> Iterator[tuple[int, dict[str, An
                     raise ValueError(line.error or f"{line.length} bytes, limit {max_bytes}")
                 row = parse_json(line.data)
                 if not isinstance(row, dict):
-                    raise ValueError(f"a JSON {type(row).__name__}, not an object")
+                    raise ValueError(f"JSON {json_type(row)}, not an object")
             except ValueError as error:
                 yield line.number, Bad(0, "bad_record", f"{where}: {error}", line.data)
             else:

@@ -77,6 +77,12 @@ def parse_json(data: bytes) -> Any:
             raise ValueError("nested too deeply") from None
 
 
+def json_type(value: object) -> str:
+    """What JSON calls a parsed value."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
 def sample_keys(path: str, max_bytes: int) -> list[str]:
     """Keys of a file's first objects in order of appearance. Raises InputError if it has none."""
     keys: dict[str, None] = {}
@@ -129,7 +135,7 @@ def add_line(builder: Builder, line: Line, chosen: Chosen, max_bytes: int) -> No
         error_text = f"line {line.number + 1}: {why}"
         return builder.refuse(Bad(line.number, reason, error_text, line.data))
     if not isinstance(value, dict):
-        error_text = f"line {line.number + 1} is a JSON {type(value).__name__}, not an object"
+        error_text = f"line {line.number + 1} is JSON {json_type(value)}, not an object"
         return builder.refuse(Bad(line.number, "bad_record", error_text, line.data))
     try:
         fields = _fields(value, chosen)

@@ -89,18 +89,23 @@ def _parse(value: bytes, name: str) -> list[tuple[str, bytes | None]]:
     return flatten(orjson.loads(value), name)
 
 
-def flatten(value: object, name: str) -> list[tuple[str, bytes | None]]:
+_DEPTH = 16
+
+
+def flatten(value: object, name: str, depth: int = 0) -> list[tuple[str, bytes | None]]:
     """(key, text) pairs of a parsed JSON value. Raises ValueError naming what is no text."""
     if value is None:
         return []
+    if depth > _DEPTH:
+        raise ValueError(f"texts in {name!r} are nested more than {_DEPTH} deep")
     if isinstance(value, str):
         return [(name, value.encode("utf-8", "surrogatepass"))]
     if isinstance(value, bytes):
         return [(name, value)]
     if isinstance(value, list):
-        return [pair for item in value for pair in flatten(item, name)]
+        return [pair for item in value for pair in flatten(item, name, depth + 1)]
     if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in flatten(item, _key(key))]
+        return [pair for key, item in value.items() for pair in flatten(item, _key(key), depth + 1)]
     raise ValueError(f"a text is expected in {name!r}, found {type(value).__name__}")
 
 

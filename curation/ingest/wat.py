@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
-from fastwarc.warc import ArchiveIterator, WarcRecordType
+from warcio.archiveiterator import ArchiveIterator
+from warcio.exceptions import ArchiveLoadFailed
 
 from curation.ingest.builder import Builder
 from curation.ingest.files import CHUNK, Damaged, open_decoded, open_raw
@@ -97,26 +98,48 @@ def envelopes(path: str, max_bytes: int) -> Iterator[Piece]:
         yield from _records(stream, max_bytes)
 
 
+class _Metered:
+    """A stream of which one record may take ``limit`` bytes; ``taken`` is reset for each."""
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+        self.taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.taken += len(data)
+        if self.taken > self._limit:
+            raise Damaged(f"more than {self._limit} bytes without the end of a record")
+        return data
+
+
 def _records(stream: BinaryIO, max_bytes: int) -> Iterator[Piece]:
+    metered = _Metered(stream, max_bytes + CHUNK)
     try:
-        # parse_http off: the payloads are JSON, and nothing of them may steer the reader.
-        for record in ArchiveIterator(
-            stream, record_types=WarcRecordType.metadata, parse_http=False, strict_mode=False
-        ):
-            size = record.content_length
-            if size > max_bytes:
-                yield Bad(0, "bad_record", f"a record of {size} bytes, limit {max_bytes}")
-                continue
-            data = record.reader.read()
-            if len(data) != size:
-                error = f"a record of {size} bytes ends after {len(data)}"
-                yield Bad(0, "bad_record", error, data[:KEPT_OF_BAD])
-                continue
-            yield data
-    except (Damaged, OSError, EOFError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        # Payloads are JSON: nothing in them may steer the reader.
+        for record in ArchiveIterator(metered, no_record_parse=True):
+            metered.taken = 0
+            if record.rec_type == "metadata":
+                yield _payload(record, metered, max_bytes)
+    except (Damaged, ArchiveLoadFailed, EOFError, ValueError) as error:
         yield Bad(0, "bad_record", f"the WARC records cannot be followed any further: {error}")
+
+
+def _payload(record: Any, metered: _Metered, max_bytes: int) -> Piece:
+    content, size, found = record.content_stream(), record.length, 0
+    parts = []
+    while part := content.read(CHUNK):
+        found += len(part)
+        metered.taken = 0 if size is not None else metered.taken
+        if found <= max_bytes:
+            parts.append(part)
+    if found > max_bytes:
+        return Bad(0, "bad_record", f"a record of {found} bytes, limit {max_bytes}")
+    data = b"".join(parts)
+    if size != found:
+        error = f"a record of {size} bytes ends after {found}"
+        return Bad(0, "bad_record", error, data[:KEPT_OF_BAD])
+    return data
 
 
 def check_wat(path: str, max_bytes: int) -> None:

@@ -99,7 +99,7 @@ def ingest_stage(
         (),
         {**options.to_json(), "hash": HASH_NAME, "phash": PHASH},
         "dataflows.pipelines.ingest.records:records",
-        libraries=("fastwarc", "numpy", "orjson", "pillow", "pyarrow"),
+        libraries=("numpy", "orjson", "pillow", "pyarrow", "warcio"),
         licences=licence,
         pinned=tuple(pin.to_json() for pin in pinned.pins),
     )
