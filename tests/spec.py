@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("paper", nargs="?", default="metaclip2", choices=sorted(CHECKLISTS))
     parser.add_argument("--from", dest="source", type=Path, help="read this --spec-report")
     parser.add_argument("--json", type=Path, help="also write the table here")
+    parser.add_argument("--values", action="store_true", help="print the counts as JSON too")
     parser.add_argument("--workers", type=int, default=1, help="test processes (default 1)")
     args = parser.parse_args(argv)
     code = 0
@@ -93,6 +94,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{row['item']:>3}  {row['result']:<8}  {len(row['tests'])} tests  {row['text']}")
     bad = [row["item"] for row in rows if row["result"] in ("fail", "no test", "skipped")]
     print(f"{args.paper}: {len(rows) - len(bad)} of {len(rows)} items shown" + _but(bad))
+    shown = sum(row["result"] == "pass" for row in rows)
+    if args.values:
+        print(json.dumps({"items_shown": shown, "items_not_shown": bad}))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,191 @@
+"""What was promised of worldwide curation (MetaCLIP 2) and of the parts that carry it."""
+
+from __future__ import annotations
+
+from acceptance.registry import Command, Limit, Line, System
+
+POOL = ("input=generated", "metadata=builtin", "p=0.06", "pool.records=3000", "pool.unit=800")
+RUN = ("{dataflows}", "run", "metaclip2")
+
+
+def check(name: str, *words: str, timeout: int = 600) -> Command:
+    """A program of `acceptance/checks`."""
+    return Command(("{python}", "-m", f"acceptance.checks.{name}", *words), timeout)
+
+
+def bench(name: str, timeout: int = 1200) -> Command:
+    """A benchmark at its full size."""
+    return Command(("{python}", "-m", f"tests.benchmarks.{name}"), timeout)
+
+
+def real(name: str, promise: str, *settings: str) -> Line:
+    """One real input through the same command into a committed dataset and a report."""
+    output = f"{{work}}/real-{name}"
+    words = (*settings, "metadata=builtin", "p=0.06", f"output={output}")
+    return Line(
+        f"3.{name}",
+        promise,
+        (
+            Command((*RUN, *words)),
+            Command(("{dataflows}", "report", output)),
+            check("real_run", output),
+        ),
+        (Limit("faults", "==", 0), Limit("curated_rows", ">", 0)),
+        needs=("1.demo",),
+    )
+
+
+INSTALL = (
+    Line(
+        "1.demo",
+        "`make demo` without a virtual environment at hand, under 10 minutes with installation",
+        (Command(("make", "demo"), timeout=1200),),
+        (Limit("seconds", "<=", 600),),
+    ),
+    Line(
+        "1.test",
+        "`make test` sets up the rest and passes, under 20 minutes",
+        (Command(("make", "test"), timeout=2400),),
+        (Limit("seconds", "<=", 1200),),
+    ),
+    Line(
+        "1.lint",
+        "`make lint` is clean",
+        (
+            Command(
+                ("make", "lint"),
+            ),
+        ),
+        needs=("1.test",),
+    ),
+    Line(
+        "1.again",
+        "a finished run is repeated without a job, under 3 s",
+        (Command((*RUN, "input=generated", "metadata=builtin", "p=0.06", "output=demo")),),
+        (Limit("seconds", "<=", 3.0),),
+        needs=("1.demo",),
+    ),
+    Line(
+        "2.open",
+        "`datasets.load_dataset` and polars see the manifest's rows; every image is a picture",
+        (check("open_dataset", "demo/curated"),),
+        (Limit("faults", "==", 0), Limit("manifest_rows", ">", 0)),
+        needs=("1.demo", "1.test"),
+    ),
+)
+
+REAL = (
+    real(
+        "tuxpaint",
+        "pictures with captions in up to 78 languages",
+        "input={data}/tuxpaint-captions/images_captions.parquet",
+        "columns.text=captions",
+        "columns.id=id",
+    ),
+    real(
+        "openclipart",
+        "pictures with the alt texts of their uploaders",
+        "input={data}/openclipart-alttext/images_alttext.parquet",
+        "columns.text=title,description,keywords",
+        "columns.id=id",
+    ),
+    real(
+        "laion",
+        "alt texts of the web",
+        "input={data}/web-alttext-en/alttext.jsonl.gz",
+        "columns.text=text",
+        "columns.id=id",
+    ),
+)
+
+RUNNERS = (
+    Line(
+        "4.runners",
+        "one worker, four workers, and Prism with an external worker pool: equal manifest digests",
+        (
+            Command((*RUN, *POOL, "output={work}/one")),
+            Command((*RUN, *POOL, "output={work}/four", "--workers", "4")),
+            check("prism_pool", "metaclip2", *POOL, "output={work}/prism"),
+            check("same_digests", "{work}/one", "{work}/four", "{work}/prism"),
+        ),
+        (Limit("faults", "==", 0), Limit("runs", "==", 3), Limit("stages", ">=", 10)),
+        needs=("1.test",),
+    ),
+    Line(
+        "4.dataflow",
+        "Dataflow's dry run passes for every stage, graphs under 10 MB, job descriptions written "
+        "against the emulated bucket",
+        (check("dataflow_description", "{work}"),),
+        (Limit("faults", "==", 0), Limit("largest_graph_bytes", "<", 10_000_000)),
+        needs=("1.test",),
+    ),
+)
+
+FAULTS = (
+    Line(
+        "5.record",
+        "killed at every storage operation of a small run, at least 100 in all, on local disk and "
+        "S3, then re-run: the same digests, rows as the manifests state (recorded)",
+        (
+            Command(
+                ("{python}", "-m", "acceptance.records", "check", "metaclip2-kill-matrix"),
+            ),
+        ),
+        (Limit("kills_total", ">=", 100), Limit("kills.s3", ">=", 1)),
+        needs=("1.test",),
+    ),
+    Line(
+        "5.slice",
+        "a slice of the same, against the record",
+        (Command(("{python}", "-m", "acceptance.kill_matrix", "--slice", "6"), 1200),),
+        (Limit("faults", "==", 0), Limit("same_digest", "==", 12)),
+        needs=("5.record",),
+    ),
+)
+
+CLAIMS = (
+    Line(
+        "6.spec",
+        "items 1 to 28 of the spec's checklist, each with its test",
+        (
+            Command(
+                (
+                    *("{python}", "-m", "tests.spec", "metaclip2", "--values"),
+                    *("--from", ".venv/spec.json"),
+                ),
+            ),
+        ),
+        (Limit("items_shown", "==", 28),),
+        needs=("1.test",),
+    ),
+    Line(
+        "6.experiments",
+        "the spec's experiments 11 A (5 seeds) and B",
+        (
+            Command(
+                (
+                    *("{dataflows}", "experiments", "metaclip2", "--seeds", "5"),
+                    *("--json", "{work}/experiments.json"),
+                ),
+            ),
+            check("show", "{work}/experiments.json"),
+        ),
+        needs=("1.demo",),
+    ),
+)
+
+SCREENSHOTS = (
+    Line(
+        "7.screenshots",
+        "screenshots of the report at 390 and 1280 pixels",
+        (check("screenshots", "demo/report.html", "{work}"),),
+        (Limit("faults", "==", 0),),
+        needs=("1.demo", "1.test"),
+    ),
+)
+
+METACLIP2 = System(
+    "metaclip2",
+    (*INSTALL, *REAL, *RUNNERS, *FAULTS, *CLAIMS, *SCREENSHOTS),
+    require=("prism", "chromium", "data"),
+)
