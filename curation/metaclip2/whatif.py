@@ -5,8 +5,8 @@ depends on which entries occur together, so it is estimated from the sample of e
 
 The interval is for the size of one drawn set. It holds the sampling error of the estimate (with
 the finite population correction, so none if the sample is complete) and the variance of the draw.
-In mode "image" the sample does not say which texts share an image; their draws exclude each
-other, and the variance used is an upper bound.
+In mode "image" the sample does not say which texts share an image, and the variances used are
+upper bounds; those of single languages are the wider ones.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def to_table(estimates: Sequence[Estimate]) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Part:
-    """Moments of one language's kept texts: size, variance of its estimate and of the draw."""
+    """One language's kept texts: size, variance of its estimate and of the draw, for its shares."""
 
     size: float
     sampling: float
@@ -133,10 +133,15 @@ def _estimate(
         sample["metadata"], sample["entries"], Probabilities.of_counts(counts, found)
     )
     image_mode = mode == IMAGE_MODE
-    value = keep / sample["image_texts"].to_numpy() if image_mode else keep
-    parts = {key: _part(value[rows], totals[key], image_mode) for key, rows in _groups(sample)}
+    texts_of_image = sample["image_texts"].to_numpy() if image_mode else np.ones(len(keep), int)
+    value, weight = keep / texts_of_image, np.empty(len(keep))
+    parts = {}
+    for key, rows in _groups(sample):
+        parts[key] = _part(value[rows], totals[key], image_mode)
+        weight[rows] = totals[key] / len(rows)
     size = math.fsum(part.size for part in parts.values())
-    variance = math.fsum(part.sampling + part.drawing for part in parts.values())
+    variance = math.fsum(part.sampling for part in parts.values())
+    variance += _draw_variance(value, weight, texts_of_image)
     share_variance = math.fsum(part.sampling + part.share_drawing for part in parts.values())
     languages = {}
     for key, part in parts.items():
@@ -186,6 +191,24 @@ def _part(value: npt.NDArray[np.float64], total: int, image_mode: bool) -> _Part
         share_drawing=total * mean if image_mode else drawing,
         sampled=n,
     )
+
+
+def _draw_variance(
+    value: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], texts: npt.NDArray[np.int_]
+) -> float:
+    """Return the variance of the draw over all languages, from weighted texts.
+
+    Texts of one image exclude each other. Of two upper bounds the smaller counts, for each number
+    of texts an image has: that of texts drawn each for itself (exact for one text), and that of
+    images which all have their mean probability.
+    """
+    variance = 0.0
+    for n in np.unique(texts):
+        w, v = weight[texts == n], value[texts == n]
+        images, size = w.sum() / n, (w * v).sum()
+        alike = size * max(0.0, 1.0 - size / images)
+        variance += min(float((w * v * (1.0 - v)).sum()), alike)
+    return variance
 
 
 def _interval(size: float, variance: float, most: int) -> tuple[float, float]:
