@@ -1,0 +1,1 @@
+"""Stages, keys, plans, runners, commits: what turns a recipe into jobs."""

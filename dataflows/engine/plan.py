@@ -115,7 +115,10 @@ def plan_stage(stage: Stage, output: Storage, digests: Mapping[str, str | None])
 
 
 def plan(graph: Graph, output: Storage) -> list[PlanLine]:
-    """State of every stage in order. A stage whose input is due waits: it is kept if the input comes out equal."""
+    """State of every stage in order.
+
+    A stage whose input is due waits: it is kept if that input comes out equal.
+    """
     digests: dict[str, str | None] = dict(external_digests(graph))
     lines = []
     for stage in graph.stages:

@@ -64,7 +64,9 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
     letters = open_dataset(letters_place)
     schema = old.manifest.schema["name"]
     if schema not in AGAIN:
-        raise UsageError(f"{place.url}: rows of {schema} are not replayed; known: {', '.join(AGAIN)}")
+        raise UsageError(
+            f"{place.url}: rows of {schema} are not replayed; known: {', '.join(AGAIN)}"
+        )
     module, _, function = AGAIN[schema].partition(":")
     table = pa.concat_tables(list(letters.tables()))
     replayed: Replayed = getattr(import_module(module), function)(old, table, dict(settings))

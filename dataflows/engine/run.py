@@ -10,11 +10,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataflows.engine import plan as planning
 from dataflows.engine.finish import commit_stage
@@ -28,7 +29,8 @@ from schemas.errors import ConflictError, HeadraceError, JobError
 from schemas.manifest import Manifest
 from schemas.storage import Storage, storage
 
-Say = Callable[[str], None]
+if TYPE_CHECKING:
+    from dataflows.transforms.sink import Sink
 
 
 def say(line: str) -> None:
@@ -36,7 +38,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class Described(Exception):  # noqa: N818  an outcome, not an error
+class Described(Exception):
     """A job was checked or described, as its flags asked, and did not run."""
 
 
@@ -176,7 +178,7 @@ def _run_stage(
     )
 
 
-def _submit(context: JobContext, sink: object, settings: RunSettings, run_dir: Path | None) -> None:
+def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Path | None) -> None:
     """Build the pipeline of the stage's job and run it to its end."""
     import apache_beam as beam
 

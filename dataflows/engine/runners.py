@@ -75,7 +75,8 @@ def validate(choice: RunnerChoice, output: str) -> None:
         if not any(_flag(choice.options, name) for name in _SHIPPING):
             raise UsageError(
                 "--runner dataflow: its workers need this project installed; give "
-                "--sdk_container_image=IMAGE (deploy/worker/Dockerfile builds it) or --setup_file=PATH after --"
+                "--sdk_container_image=IMAGE (deploy/worker/Dockerfile builds it) or "
+                "--setup_file=PATH after --"
             )
         if not output.startswith("gs://"):
             raise UsageError(
@@ -92,8 +93,8 @@ def validate(choice: RunnerChoice, output: str) -> None:
             )
         if scheme in _LOCAL_SCHEMES and _flag(choice.options, "environment_type") is None:
             raise UsageError(
-                f"output={output}: {choice.name}'s workers may be other machines; use s3:// or gs://, or give "
-                "--environment_type=LOOPBACK after -- when all runs on this one"
+                f"output={output}: {choice.name}'s workers may be other machines; use s3:// or gs://, "
+                "or give --environment_type=LOOPBACK after -- when all runs on this one"
             )
     if choice.name == "portable":
         _require(choice, ("job_endpoint",))

@@ -43,6 +43,7 @@ class Stage:
 
     @property
     def module(self) -> str:
+        """The module of the job, whose transitive source enters the key."""
         return self.job.partition(":")[0]
 
 
@@ -55,6 +56,7 @@ class Graph:
     externals: Mapping[str, str] = field(default_factory=dict)  # name -> dataset location
 
     def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError if there is none."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -75,6 +77,7 @@ class JobContext:
 
     @property
     def config(self) -> Mapping[str, Any]:
+        """The stage's semantic settings."""
         return self.stage.config
 
 
@@ -89,10 +92,12 @@ class Unit:
     args: Mapping[str, Any]
 
     def to_bytes(self) -> bytes:
+        """The unit as an element of a pipeline."""
         return json.dumps([self.name, dict(self.args)], sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Unit:
+        """The unit that ``to_bytes`` wrote."""
         name, args = json.loads(data)
         return cls(name, args)
 

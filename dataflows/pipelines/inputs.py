@@ -43,18 +43,18 @@ def records_stages(
         pool = config.pool.model_dump(exclude={"image_size"})
         if config.limit is not None:
             pool["records"] = min(pool["records"], config.limit)
+        from curation.pool import stamps
         from curation.pool.scene import WARNING
-        from curation.pool.stamps import LICENCE
 
         stages.append(
             Stage(
                 "records",
                 "records",
                 (),
-                {"pool": pool},
+                {"pool": pool, "stamps": stamps.load().digest},
                 "dataflows.pipelines.metaclip2.generated:generated",
                 seed=config.seed,
-                licences=(LICENCE,),
+                licences=(stamps.LICENCE,),
                 warnings=(WARNING,),
             )
         )

@@ -1,0 +1,1 @@
+"""Beam transforms over units of work and Arrow tables."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataflows.engine.stage import Unit
-from dataflows.transforms import coder  # noqa: F401  registers the coder of tables
+from dataflows.transforms import coder
 from dataflows.transforms.results import UnitResult
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import ListUnits, Units, UnitStep

@@ -103,7 +103,7 @@ class _WriteResult(beam.DoFn):
 
 
 class RecordResult(beam.PTransform):
-    """bytes (unit results) -> bytes: merges them and records the job's result, from which the commit is made."""
+    """bytes (unit results) -> bytes: merges and records the job's result, from which the commit is made."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__()

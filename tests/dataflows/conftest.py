@@ -59,7 +59,9 @@ def small_run(small_metadata: Path) -> Run:
             "buckets": "3",
         }
         given = {w.partition("=")[0] for w in words if not w.startswith("-")}
-        base = {k: v for k, v in base.items() if k not in given and not (k == "p" and "t_en" in given)}
+        base = {
+            k: v for k, v in base.items() if k not in given and not (k == "p" and "t_en" in given)
+        }
         code = main(["run", "metaclip2", *(f"{k}={v}" for k, v in base.items()), *words])
         assert code == 0
         return Path(str(output))

@@ -122,7 +122,11 @@ def dataflow_flags(*more: str) -> list[str]:
     return [
         *("--runner=DataflowRunner", "--project=some-project", "--region=europe-west4"),
         *("--temp_location=gs://bucket/tmp", "--staging_location=gs://bucket/staging"),
-        *("--sdk_container_image=registry.invalid/headrace-worker:1", "--no_auth", "--experiments="),
+        *(
+            "--sdk_container_image=registry.invalid/headrace-worker:1",
+            "--no_auth",
+            "--experiments=",
+        ),
         *more,
     ]
 
@@ -144,9 +148,7 @@ def test_dataflow_writes_the_job_description_of_a_template(
 ) -> None:
     stage = next(s for s in stages(baseline) if s.name == "pool")
     template = tmp_path / "pool.json"
-    options = PipelineOptions(
-        dataflow_flags("--job_name=pool", f"--template_location={template}")
-    )
+    options = PipelineOptions(dataflow_flags("--job_name=pool", f"--template_location={template}"))
     pipeline = beam.Pipeline(options=options)
     build(stage, baseline, small_metadata, pipeline)
     pipeline.run()

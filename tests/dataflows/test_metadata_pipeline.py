@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,8 @@ from dataflows.pipelines.metadata.recipe import Config, English, Others, graph
 from schemas.dataset import open_dataset
 from schemas.errors import InputError, UsageError
 from tests.curation.metadata import plain
+from tests.dataflows.test_job_graphs import OF_BEAM, pickled_by_another_coder
+from tests.dataflows.test_job_graphs import build as build_job
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "wikipedia"
 MAKE: dict[str, Any] = runpy.run_path(str(FIXTURES / "make.py"))
@@ -258,11 +261,13 @@ def test_built_metadata_serves_a_curation(
 ) -> None:
     words = (f"metadata={built / 'metadata'}", "pool.records=400", "p=0.5")
     output = small_run(tmp_path / "out", *words)
-    matches = open_dataset(output / "matches").manifest
     digest = open_dataset(built / "metadata").manifest.digest
     parents = open_dataset(output / "automata").manifest.parents
     assert [p["digest"] for p in parents] == [digest]
-    assert set(matches.stats["languages"]) <= set(plain_metadata(RULES))
+    languages = open_dataset(output / "matches").manifest.stats["languages"]
+    assert "en" in languages
+    matched = {key for key, counts in languages.items() if counts["matched"]}
+    assert matched and matched <= set(plain_metadata(RULES))
 
 
 def test_languages_limit_and_own_tokenizers(build: Built, tmp_path: Path) -> None:
@@ -345,3 +350,21 @@ def test_a_damaged_dump_ends_the_run_with_its_name(
     printed = capfd.readouterr().err
     assert message in printed and name in printed and "Traceback" not in printed
     assert not (tmp_path / "out" / "metadata" / "manifest.json").exists()
+
+
+def test_every_edge_carries_bytes_or_tables_by_the_arrow_coder(built: Path, wordnets: Path) -> None:
+    config = Config(
+        output=str(built), wikipedia=DUMPS, pageviews=[HOURS], wordnets=str(wordnets), buckets=3
+    )
+    tables = 0
+    for stage in graph(config).stages:
+        pipeline = beam.Pipeline()
+        build_job(stage, built, built / "metadata", pipeline)
+        found = pipeline.to_runner_api()
+        for edge in found.components.pcollections.values():
+            if not any(part in edge.unique_name for part in OF_BEAM):
+                pickled = pickled_by_another_coder(found.components, edge.coder_id)
+                assert not pickled, f"{stage.name}: edge {edge.unique_name} pickles its elements"
+        coders = found.components.coders.values()
+        tables += any(b"ArrowTableCoder" in coder.spec.payload for coder in coders)
+    assert tables == 3

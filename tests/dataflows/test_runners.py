@@ -29,7 +29,9 @@ def digests(output: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.spec("metaclip2", 19)
 @pytest.mark.spec("metaclip2", 15)
-def test_four_workers_give_the_digests_of_one(small_run: Run, baseline: Path, tmp_path: Path) -> None:
+def test_four_workers_give_the_digests_of_one(
+    small_run: Run, baseline: Path, tmp_path: Path
+) -> None:
     assert digests(small_run(tmp_path / "out", "--workers", "4")) == digests(baseline)
 
 
@@ -93,7 +95,11 @@ CASES = [
         "/tmp/x",
         "Dataflow's workers reach no local disk; use a gs:// path",
     ),
-    (RunnerChoice("spark"), "s3://b/x", "needs a job server: --job_endpoint=HOST:PORT or --spark_job"),
+    (
+        RunnerChoice("spark"),
+        "s3://b/x",
+        "needs a job server: --job_endpoint=HOST:PORT or --spark_job",
+    ),
     (RunnerChoice("flink"), "s3://b/x", "--flink_job_server_jar=PATH"),
     (
         RunnerChoice("flink", 1, ("--job_endpoint=h:1",)),

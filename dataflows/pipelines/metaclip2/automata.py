@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import apache_beam as beam
 import pyarrow as pa
@@ -18,10 +21,21 @@ from dataflows.transforms.units import Units
 from kernels import matching
 from schemas.dataset import open_dataset
 from schemas.ledger import Ledger
+from schemas.manifest import Manifest
 from schemas.step import Outcome
 from schemas.table_schemas import METADATA
 
 BLOB = "automaton/{}"
+
+
+def fingerprint(automata: Manifest) -> str:
+    """Digest of all automata: of every entry, its number, and the matching rules.
+
+    Entry numbers mean nothing without it; `counts` and `balance` carry it and refuse another.
+    """
+    digests = {name: blob["digest"] for name, blob in automata.blobs.items()}
+    text = json.dumps(digests, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ def entries_of(url: str, key: str) -> list[str]:
 
 
 class _Build(beam.DoFn):
-    def __init__(self, mode: str, sink: Sink) -> None:
+    def __init__(self, mode: Literal["repaired", "official"], sink: Sink) -> None:
         self._mode = mode
         self._sink = sink
 
@@ -98,7 +112,9 @@ class _Build(beam.DoFn):
 
 
 class _Automata(beam.PTransform):
-    def __init__(self, languages: _Languages, mode: str, sink: Sink) -> None:
+    def __init__(
+        self, languages: _Languages, mode: Literal["repaired", "official"], sink: Sink
+    ) -> None:
         super().__init__()
         self._languages = languages
         self._mode = mode

@@ -15,11 +15,12 @@ from curation.metaclip2.counts import LanguageCounts, by_language
 from curation.metaclip2.probabilities import Probabilities
 from curation.metaclip2.thresholds import Thresholds, find_thresholds
 from dataflows.engine.stage import JobContext, Unit
-from dataflows.pipelines.metaclip2.automata import union_metadata
+from dataflows.pipelines.metaclip2.automata import fingerprint, union_metadata
 from dataflows.transforms.results import UnitResult
 from dataflows.transforms.sink import Sink, scratch_dir
 from dataflows.transforms.units import Units
 from schemas.dataset import open_dataset
+from schemas.errors import IntegrityError
 from schemas.ledger import Ledger
 from schemas.step import Outcome
 
@@ -106,6 +107,13 @@ class _BalanceJob(beam.PTransform):
 
 def balance(context: JobContext, sink: Sink) -> _BalanceJob:
     """One unit: English must be known before any other language, and counts are sparse."""
+    counted = context.inputs["counts"].manifest.stats.get("fingerprint")
+    now = fingerprint(context.inputs["automata"].manifest)
+    if counted is not None and counted != now:
+        raise IntegrityError(
+            f"balance: the counts were made with metadata of fingerprint {counted}, these automata have "
+            f"{now}: entry numbers would mean other concepts. Run the recipe again from `matches`"
+        )
     step = _Balance(
         context.inputs["counts"].storage.url,
         context.inputs["metadata"].storage.url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -36,11 +37,11 @@ def _fold(table: pa.Table) -> pa.Table:
     return counting.add([table])
 
 
-def _rows(key: str, table: pa.Table) -> Outcome:
+def _rows(fingerprint: str, key: str, table: pa.Table) -> Outcome:
     table = table.sort_by([("metadata", "ascending"), ("entry", "ascending")])
     ledger = Ledger()
     ledger.add("entry", "created", "derived", table.num_rows)
-    return Outcome(table, ledger)
+    return Outcome(table, ledger, stats={"fingerprint": fingerprint})
 
 
 def counts(context: JobContext, sink: Sink) -> CombineUnits:
@@ -48,4 +49,5 @@ def counts(context: JobContext, sink: Sink) -> CombineUnits:
     units = DatasetUnits((context.inputs["matches"].storage.url,))
     valid = context.inputs.get("valid")
     step = _Count(valid.storage.url if valid is not None else None)
-    return CombineUnits(units, step, TableCombine(_fold), _rows, sink)
+    rows = partial(_rows, context.inputs["matches"].manifest.stats.get("fingerprint", ""))
+    return CombineUnits(units, step, TableCombine(_fold), rows, sink)

@@ -10,7 +10,7 @@ from curation.guard import guard
 from curation.metaclip2.language import Identifier
 from curation.metaclip2.match import match
 from dataflows.engine.stage import JobContext, Unit
-from dataflows.pipelines.metaclip2.automata import BLOB
+from dataflows.pipelines.metaclip2.automata import BLOB, fingerprint
 from dataflows.transforms.reading import DatasetUnits, unit_tables
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import RunUnits
@@ -60,10 +60,11 @@ class Match:
 
     automata: str
     isolation: bool
+    fingerprint: str
 
     def __call__(self, unit: Unit) -> Iterator[Outcome]:
         for table in unit_tables(unit):
-            yield guard(
+            outcome = guard(
                 match,
                 table,
                 automata_of(self.automata),
@@ -74,10 +75,13 @@ class Match:
                 id_column="pair_id",
                 source=unit.name,
             )
+            outcome.stats["fingerprint"] = self.fingerprint
+            yield outcome
 
 
 def matches(context: JobContext, sink: Sink) -> RunUnits:
     """Shard by shard, without a shuffle."""
     units = DatasetUnits((context.inputs["pool"].storage.url,))
-    step = Match(context.inputs["automata"].storage.url, context.config["isolation"])
+    automata = context.inputs["automata"]
+    step = Match(automata.storage.url, context.config["isolation"], fingerprint(automata.manifest))
     return RunUnits(units, step, sink)

@@ -7,6 +7,8 @@ metadata -> automata --/            (valid: only fetched images count)
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -29,8 +31,8 @@ class PoolConfig(BaseModel):
     """The generated pool (``input=generated``)."""
 
     model_config = ConfigDict(extra="forbid")
-    records: int = Field(90_000, ge=1, le=10**9, description="records to generate")
-    unit: int = Field(15_000, ge=1, le=1_000_000, description="records a unit of work")
+    records: int = Field(52_000, ge=1, le=10**9, description="records to generate")
+    unit: int = Field(13_000, ge=1, le=1_000_000, description="records a unit of work")
     split: Literal["train", "test", "all"] = "train"
     zipf: float = Field(1.0, ge=0, le=3, description="exponent of the concepts' frequencies")
     skew: float = Field(1.0, ge=0, le=10, description="how much languages differ in concepts")
@@ -92,17 +94,17 @@ def graph(config: Config) -> Graph:
     externals: dict[str, str] = {}
     sources = records_stages(config, stages, externals)
     if config.metadata == "builtin":
-        from curation.metadata.builtin import licences
+        from curation.metadata import builtin
 
         stages.append(
             Stage(
                 "metadata",
                 "metadata",
                 (),
-                {"wordnets": "builtin"},
+                {"wordnets": _digest_of(builtin.folder() / "index.json")},
                 f"{_JOBS}.metadata:builtin_metadata",
                 single=True,
-                licences=tuple(licences()),
+                licences=tuple(builtin.licences()),
             )
         )
     else:
@@ -112,13 +114,17 @@ def graph(config: Config) -> Graph:
         externals["evaluation"] = config.evaluation
         evaluation = ("evaluation",)
     stages += _matching(config, sources, evaluation)
-    matches = ("matches",)
+    matches: tuple[str, ...] = ("matches",)
     if config.valid is not None:
         externals["valid_images"] = config.valid
         stages.append(Stage("valid", "valid", ("valid_images",), {}, f"{_JOBS}.valid:valid"))
         matches = ("matches", "valid")
     stages += _balancing(config, matches, sources)
     return Graph(NAME, tuple(stages), externals)
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _matching(config: Config, sources: tuple[str, ...], evaluation: tuple[str, ...]) -> list[Stage]:
@@ -164,7 +170,9 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
     draw = {"mode": config.mode, "epoch": config.epoch, "images": _images(config)}
     curated_inputs = ("matched", *sources) if draw["images"] == "records" else ("matched",)
     if draw["images"] == "generated":
-        draw["image_size"] = config.pool.image_size
+        from curation.pool import stamps
+
+        draw |= {"image_size": config.pool.image_size, "stamps": stamps.load().digest}
     return [
         Stage("counts", "counts", matches, {}, f"{_JOBS}.counts:counts"),
         Stage(
