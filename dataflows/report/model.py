@@ -184,7 +184,7 @@ class EntryRow:
 
 @dataclass(frozen=True)
 class Balance:
-    """Head and tail. `after` names the line after the draw (empty: none), `after_note` its origin."""
+    """Head and tail. `after` names the line after the draw, if any; `after_note` its origin."""
 
     rows: tuple[BalanceRow, ...]
     panels: tuple[Panel, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +15,15 @@ import pyarrow.parquet as pq
 
 from dataflows.report.numbers import size, whole
 from schemas.dataset import Dataset, open_dataset
-from schemas.errors import InputError
+from schemas.errors import InputError, StorageError
 from schemas.manifest import Manifest
 from schemas.storage import Storage, storage
 
 DEAD_LETTERS = ".dead_letters"
 _MANIFEST = "manifest.json"
+
+# A name from a manifest becomes part of a path.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 # The dataset that a page about the whole run speaks of: the one furthest down that is there.
 _HEADS = ("curated", "matched", "balance", "matches", "pool", "records", "metadata", "ngrams")
@@ -57,6 +61,26 @@ class Run:
     dead: dict[str, Dataset]
     head: str
     tally: Tally = field(default_factory=Tally)
+
+    def add(self, name: str, location: str) -> None:
+        """Bring in a dataset from elsewhere that stages here were made from.
+
+        Raises InputError if no stage has a parent of that name and digest.
+        """
+        digests = {
+            parent["digest"]
+            for dataset in self.datasets.values()
+            for parent in dataset.manifest.parents
+            if parent["name"] == name
+        }
+        dataset = open_dataset(location)
+        if dataset.manifest.digest not in digests:
+            wanted = ", ".join(digest[:12] for digest in sorted(digests)) or "no stage names it"
+            raise InputError(
+                f"{location} is dataset {dataset.manifest.digest[:12]}, but stages of "
+                f"{self.root.url} were made from {name} = {wanted}; give that one"
+            )
+        self.datasets = {name: dataset, **self.datasets}
 
     @property
     def manifest(self) -> Manifest:
@@ -98,7 +122,9 @@ class Run:
                     self.tally.add(name, table)
                     yield table
 
-    def take(self, name: str, shard: int, rows: np.ndarray, columns: list[str]) -> pa.Table:
+    def take(
+        self, name: str, shard: int, rows: np.ndarray | Sequence[int], columns: list[str]
+    ) -> pa.Table:
         """Some rows of one shard, tallied."""
         table = self.datasets[name].take(shard, rows, columns)
         self.tally.add(name, table)
@@ -124,23 +150,30 @@ def open_run(location: str) -> Run:
     Raises InputError if nothing committed is there.
     """
     root = storage(location)
-    if root.exists(_MANIFEST):
-        found = _with_ancestors(root)
-        head = root.name
-    else:
-        found = {name: root.at(name) for name in _names(root)}
-        head = ""
+    one = root.exists(_MANIFEST)
+    found = _with_ancestors(root) if one else dataset_places(location)
     opened = {name: open_dataset(store) for name, store in found.items()}
+    head = root.name if one else ""
     dead = {n: d for n, d in opened.items() if n.endswith(DEAD_LETTERS) and n != head}
-    main = {n: d for n, d in opened.items() if n not in dead}
-    if not main:
+    main = {n: d for n, d in opened.items() if n not in dead} or opened
+    depth = depths(main)
+    order = sorted(main, key=lambda name: (depth[name], name))
+    known = (name for name in _HEADS if name in main)
+    return Run(root, {n: main[n] for n in order}, dead, head or next(known, order[-1]))
+
+
+def dataset_places(location: str) -> dict[str, Storage]:
+    """The dataset at a location, or all that lie right below it; InputError if there is none."""
+    root = storage(location)
+    if root.exists(_MANIFEST):
+        return {root.name: root}
+    found = {name: root.at(name) for name in _names(root)}
+    if not found:
         raise InputError(
-            f"{location} holds no committed dataset (no DATASET/manifest.json); give the output= "
-            "of a "
-            "run, or one dataset"
+            f"{location} holds no committed dataset (no manifest.json in it or right below it); "
+            "give the output= of a run, or one dataset"
         )
-    order = _parents_first(main)
-    return Run(root, {name: main[name] for name in order}, dead, head or _head(main, order))
+    return found
 
 
 def _names(root: Storage) -> list[str]:
@@ -155,8 +188,8 @@ def _names(root: Storage) -> list[str]:
     else:
         import fsspec
 
-        filesystem, start = fsspec.core.url_to_fs(root.url, **dict(root.options))
         try:
+            filesystem, start = fsspec.core.url_to_fs(root.url, **dict(root.options))
             found = [
                 str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
                 for item in filesystem.ls(start, detail=True)
@@ -164,6 +197,10 @@ def _names(root: Storage) -> list[str]:
             ]
         except FileNotFoundError:
             found = []
+        except OSError as error:
+            raise StorageError(
+                f"cannot list {root.url}: {error}; check the address and the permissions"
+            ) from error
     return [
         name
         for name in sorted(found)
@@ -177,21 +214,16 @@ def _with_ancestors(root: Storage) -> dict[str, Storage]:
     todo = [open_dataset(root).manifest]
     while todo:
         for parent in todo.pop().parents:
+            if parent["name"] in found or not _PLAIN.fullmatch(parent["name"]):
+                continue
             place = root.sibling(parent["name"])
-            if parent["name"] in found or not place.exists(_MANIFEST):
+            if not place.exists(_MANIFEST):
                 continue
             manifest = open_dataset(place).manifest
             if manifest.digest == parent["digest"]:
                 found[parent["name"]] = place
                 todo.append(manifest)
     return found
-
-
-def _parents_first(datasets: dict[str, Dataset]) -> list[str]:
-    order: list[str] = []
-    depth = depths(datasets)
-    order.extend(sorted(datasets, key=lambda name: (depth[name], name)))
-    return order
 
 
 def depths(datasets: dict[str, Dataset]) -> dict[str, int]:
@@ -211,10 +243,3 @@ def depths(datasets: dict[str, Dataset]) -> dict[str, int]:
     for name in datasets:
         visit(name, frozenset({name}))
     return found
-
-
-def _head(datasets: dict[str, Dataset], order: list[str]) -> str:
-    for name in _HEADS:
-        if name in datasets:
-            return name
-    return order[-1]
