@@ -24,7 +24,8 @@ class Automaton:
         self.mode: str = header["mode"]
         self.fingerprint: str = header["fingerprint"]
         self.unicode_version: str = header["unicode"]
-        self._seed = np.uint64(header["seed"])
+        self._header = header
+        self._classes: np.ndarray | None = None
         self._sections = sections
 
     @classmethod
@@ -46,36 +47,31 @@ class Automaton:
         from kernels.matching import compiled
 
         data, starts, ends = text_buffers(texts)
-        s = self._sections
-        counts = np.zeros(len(starts), np.int64)
-        done: list[np.ndarray] = []
-        room = 1024 + int((ends - starts).sum()) // 4
-        row = 0
-        while row < len(starts):
-            out = np.empty(room, np.uint32)
-            before = row
-            row, used = compiled.match_texts(
-                data,
-                starts,
-                ends,
-                s["first"],
-                s["pairs"],
-                s["pool"],
-                s["variants"],
-                s["page_numbers"],
-                s["pages"],
-                self.mode == "repaired",
-                self._seed,
-                out,
-                counts,
-                row,
-            )
-            done.append(out[:used])
-            if row == before:
-                room *= 4
+        s, h = self._sections, self._header
+        if self._classes is None:
+            self._classes = compiled.byte_classes(s["numbers"], s["pages"])
+        ids, counts = compiled.match_texts(
+            data,
+            starts,
+            ends,
+            s["first"],
+            np.uint64(h["first_spread"]),
+            s["pool"],
+            s["pairs"],
+            np.uint64(h["pair_spread"]),
+            s["bloom"],
+            s["tails"],
+            s["variants"],
+            h["chain"],
+            self._classes,
+            s["numbers"],
+            s["pages"],
+            s["direct"],
+            self.mode == "repaired",
+            np.uint64(h["seed"]),
+        )
         offsets = np.zeros(len(starts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
-        ids = np.concatenate(done) if done else np.empty(0, np.uint32)
         return offsets, ids
 
 

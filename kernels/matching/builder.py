@@ -22,8 +22,9 @@ from kernels.matching.classes import (
 from schemas.errors import InputError, UsageError
 
 MAX_ENTRIES = (1 << 28) - 2
-MAX_NODES = 1 << 30
+MAX_PLACES = 1 << 29
 MAX_POOL = 8 << 28
+MAX_TAILS = 1 << 28
 
 
 def build(
@@ -55,38 +56,37 @@ def build(
     numbers, pages = paged(mode, "entry")
     for seed in range(64):
         tables = compiled.build_tables(
-            data, offsets, numbers, pages, mode == "repaired", spacing == "always", np.uint64(seed)
+            data, offsets, numbers, pages, mode == "repaired", spacing == "always", seed
         )
         if tables is not None:
             break
     else:
         raise InputError("no hash seed of 64 keeps the entries' tokens apart")
-    first, pairs, pool, variants, collapsed = tables
-    if len(first) + len(pairs) > MAX_NODES or len(pool) > MAX_POOL:
-        raise InputError(
-            f"{len(entries)} entries need {len(first) + len(pairs)} nodes and {len(pool)} bytes "
-            f"of long tokens; the limits are {MAX_NODES} and {MAX_POOL}: split the metadata"
-        )
-    numbers, pages = paged(mode, "text")
+    sections, counts, unreachable = tables
+    for what, number, limit in (
+        ("places", counts["first_spread"] + counts["pair_spread"], MAX_PLACES),
+        ("bytes of long tokens", len(sections["pool"]), MAX_POOL),
+        ("steps of unique tails", len(sections["tails"]), MAX_TAILS),
+    ):
+        if number > limit:
+            raise InputError(
+                f"{len(entries)} entries need {number} {what}; the limit is {limit}: "
+                "split the metadata"
+            )
     header: dict[str, Any] = {
         "mode": mode,
         "spacing": spacing,
         "unicode": UNICODE_VERSION,
         "entries": len(entries),
-        "unreachable": int(collapsed.sum()),
+        "unreachable": len(unreachable),
         "seed": seed,
         "fingerprint": _fingerprint(data, offsets, mode, spacing),
+        **counts,
     }
-    sections = {
-        "page_numbers": numbers,
-        "pages": pages,
-        "first": first,
-        "pairs": pairs,
-        "pool": pool,
-        "variants": variants,
-    }
+    numbers, pages = paged(mode, "text")
+    sections["numbers"], sections["pages"] = numbers, pages
     layout.write(Path(path), header, sections)
-    return [int(i) for i in np.flatnonzero(collapsed)]
+    return unreachable
 
 
 def _utf8(entries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,12 @@ import numpy as np
 from kernels.matching import construct, search
 
 match_texts = search.match_texts
+byte_classes = construct.byte_classes
 
 
-def _room(count: int) -> int:
-    """A power of two at least twice `count`."""
-    return max(16, 1 << (2 * count - 1).bit_length()) if count else 16
+def _spread(count: int) -> int:
+    """Places over which `count` keys are spread: two for each."""
+    return max(16, 2 * count)
 
 
 def build_tables(
@@ -21,31 +22,50 @@ def build_tables(
     pages: np.ndarray,
     collapse: bool,
     always: bool,
-    seed: np.uint64,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """(first, pairs, pool, variants, collapsed) or None if two tokens share a key under `seed`."""
+    seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, int], list[int]] | None:
+    """(sections, counts for the header, ids never reported), or None if two tokens share a key."""
     keys, begins, ends, gaps, firsts = construct.tokens_of_entries(
-        data, offsets, numbers, pages, collapse, seed
+        data, offsets, numbers, pages, collapse, np.uint64(seed)
     )
     ordinals, distinct, apart = construct.intern_tokens(
-        data, keys, begins, ends, firsts, _room(len(keys))
+        data, keys, begins, ends, firsts, _spread(len(keys))
     )
     if not apart:
         return None
+    n_tokens = len(distinct)
     parents, tokens, joins, last = construct.intern_nodes(
-        keys, gaps, ordinals, firsts, len(distinct), _room(len(keys))
+        keys, gaps, ordinals, firsts, n_tokens, _spread(len(keys))
     )
-    first, pool, where = construct.place_tokens(
-        data, keys, begins, ends, distinct, _room(len(distinct))
-    )
-    pairs, nodes = construct.place_pairs(
-        first, where, parents, tokens, joins, len(distinct), _room(len(parents))
-    )
-    n = len(offsets) - 1
-    before, after = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    before = after = np.zeros(len(last), np.int64)
     if not collapse:
         before, after = construct.edges_of_entries(
             data, keys, begins, gaps, firsts, numbers, pages, always
         )
-    variants, collapsed = construct.place_entries(first, pairs, nodes, last, before, after)
-    return first, pairs, pool, variants, collapsed
+    heads, variants, collapsed = construct.gather_entries(
+        last, before, after, n_tokens + len(parents)
+    )
+    words, variants = construct.entry_words(heads, variants)
+    first_spread = _spread(n_tokens)
+    first, pool, where = construct.place_tokens(
+        data, keys, begins, ends, distinct, words, first_spread
+    )
+    state, kept = construct.find_tails(parents, heads, n_tokens)
+    pair_spread = _spread(kept)
+    pairs, tails = construct.place_pairs(
+        first, where, parents, tokens, joins, state, words, n_tokens, pair_spread, kept
+    )
+    bits = min(23, max(12, (8 * kept - 1).bit_length()))
+    sections = {
+        "first": first,
+        "pairs": pairs,
+        "pool": pool,
+        "tails": tails,
+        "variants": variants,
+        "bloom": construct.filter_of(pairs, bits),
+        "direct": construct.direct_of(first),
+    }
+    chains = np.flatnonzero(variants[:, 3] < 0)
+    chain = int(np.diff(chains, prepend=-1).max()) if len(chains) else 1
+    counts = {"first_spread": first_spread, "pair_spread": pair_spread, "chain": chain}
+    return sections, counts, [int(i) for i in np.flatnonzero(collapsed)]
