@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.metaclip2 import counts
@@ -44,6 +44,7 @@ def test_counts_are_of_texts_not_of_images() -> None:
     assert as_dict(counts.count(plain.matches(rows))) == {("en", 4): 3, ("en", 7): 3}
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(

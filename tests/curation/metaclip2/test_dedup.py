@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.metaclip2.dedup import deduplicate
@@ -43,6 +43,7 @@ def table_of(rows: list[tuple]) -> pa.Table:
     return pa.Table.from_pylist(full, schema=POOL.arrow)
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(0, 10))
 def test_equals_a_plain_loop_in_any_order(rows: list[tuple], seed: int) -> None:
     best: dict[tuple, tuple] = {}

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.evaluation_sets import EvaluationSets
@@ -50,6 +50,7 @@ def test_white_space_is_that_of_str_strip() -> None:
     assert set(WHITE_SPACE) == every
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="ab \n\r\t\x1c\x85\u2003\u3000é語", max_size=8), max_size=6))
 def test_cleaning_equals_python(texts: list[str]) -> None:
     expected = [t.replace("\n", " ").replace("\r", " ").strip() for t in texts]
@@ -150,6 +151,7 @@ def test_evaluation_sets_leave_before_anything_is_counted_and_each_record_once()
     }
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.text(alphabet="a \0\n", max_size=4), max_size=3), min_size=0, max_size=8),
     st.integers(0, 8),

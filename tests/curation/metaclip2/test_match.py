@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.metaclip2 import reference
@@ -153,6 +153,7 @@ def test_without_isolation_all_texts_meet_one_automaton() -> None:
         match(texts, {"en": Plain(["dog"])}, Given(), isolation=False)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["en", "de", "th", "fr"]), st.text("abแม ", max_size=6)),

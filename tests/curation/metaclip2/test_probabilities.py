@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.metaclip2.balance import balance_tables, metadata_sizes
@@ -37,6 +37,7 @@ PROBS = st.lists(st.floats(1e-9, 1) | st.just(1.0), min_size=5, max_size=5)
 ENTRIES = st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True).map(sorted)
 
 
+@settings(deadline=None)
 @given(PROBS, PROBS, st.lists(st.tuples(st.sampled_from(["en", "de"]), ENTRIES), max_size=20))
 def test_equals_the_plain_product_bit_for_bit(english, german, rows) -> None:
     values = {"en": english, "de": german}
@@ -45,6 +46,7 @@ def test_equals_the_plain_product_bit_for_bit(english, german, rows) -> None:
 
 
 @pytest.mark.spec("metaclip2", 16)
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-12, 1), min_size=0, max_size=30))
 def test_one_tail_entry_keeps_for_sure(others: list[float]) -> None:
     for place in (0, len(others)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.metaclip2.thresholds import (
@@ -95,6 +95,7 @@ def test_t_en_at_or_below_the_smallest_count_leaves_no_tail(t_en: int) -> None:
     assert {k: v.t for k, v in result.languages.items()} == {"en": t_en, "de": 3, "fr": 1}
 
 
+@settings(deadline=None)
 @given(DENSE, SHARES)
 def test_p_to_t_equals_the_dense_formula(dense: list[int], p: float) -> None:
     expected = plain.p_to_t(dense, p)
@@ -103,6 +104,7 @@ def test_p_to_t_equals_the_dense_formula(dense: list[int], p: float) -> None:
     assert p_to_t(sparse, len(dense), p) == expected
 
 
+@settings(deadline=None)
 @given(DENSE, st.integers(1, 60))
 def test_t_to_p_and_probabilities_equal_the_dense_formula(dense: list[int], t: int) -> None:
     assert t_to_p(uint(dense), t) == plain.t_to_p(dense, t)
@@ -110,6 +112,7 @@ def test_t_to_p_and_probabilities_equal_the_dense_formula(dense: list[int], t: i
     assert entry_probability(uint(dense), t).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=200), SHARES)
 @pytest.mark.spec("metaclip2", 28)
 def test_the_tail_is_within_one_count_step_of_p(dense: list[int], p: float) -> None:
