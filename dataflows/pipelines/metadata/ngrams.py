@@ -215,18 +215,20 @@ class _NgramsJob(beam.PTransform):
             | "Units" >> Units(self._units)
             | "Count"
             >> beam.ParDo(_Count(self._step, self._buckets))
+            .with_output_types(tuple[str, pa.Table], **{_Count.RESULTS: bytes})
             .with_outputs(_Count.RESULTS, main="parts")
-            .with_output_types(tuple[str, pa.Table])
         )
         written = (
             counted.parts
-            | "Sum" >> beam.CombinePerKey(TableCombine(_sum))
+            | "Sum"
+            >> beam.CombinePerKey(TableCombine(_sum))
+            .with_input_types(tuple[str, pa.Table])
+            .with_output_types(tuple[str, pa.Table])
             | "First" >> beam.ParDo(_First(self._buckets)).with_output_types(tuple[str, pa.Table])
             | "Group" >> beam.GroupByKey()
             | "Score" >> beam.ParDo(_Score(self._sink)).with_output_types(bytes)
         )
-        results = counted[_Count.RESULTS] | "Read" >> beam.Map(lambda b: b).with_output_types(bytes)
-        return (results, written) | beam.Flatten()
+        return (counted[_Count.RESULTS], written) | beam.Flatten()
 
 
 def counted_ngrams(context: JobContext, sink: Sink) -> _NgramsJob:

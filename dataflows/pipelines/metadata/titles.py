@@ -107,16 +107,18 @@ class _TitlesJob(beam.PTransform):
             | "Units" >> Units(self._units)
             | "Sum blocks"
             >> beam.ParDo(_Sum(self._step, self._buckets))
+            .with_output_types(tuple[str, pa.Table], **{_Sum.RESULTS: bytes})
             .with_outputs(_Sum.RESULTS, main="parts")
-            .with_output_types(tuple[str, pa.Table])
         )
         written = (
             summed.parts
-            | "Sum" >> beam.CombinePerKey(TableCombine(_fold))
+            | "Sum"
+            >> beam.CombinePerKey(TableCombine(_fold))
+            .with_input_types(tuple[str, pa.Table])
+            .with_output_types(tuple[str, pa.Table])
             | "Write" >> beam.ParDo(_Write(self._sink)).with_output_types(bytes)
         )
-        results = summed[_Sum.RESULTS] | "Read" >> beam.Map(lambda b: b).with_output_types(bytes)
-        return (results, written) | beam.Flatten()
+        return (summed[_Sum.RESULTS], written) | beam.Flatten()
 
 
 def summed_views(context: JobContext, sink: Sink) -> _TitlesJob:
