@@ -4,31 +4,29 @@
                                                   it stopped; writes acceptance/records/
     python -m acceptance.kill_matrix --slice 12   some of them, compared with the record
 
-Each operation gets one way to die (before it, half done, after it), drawn from the seed. After the
-second run every manifest digest must be that of an undisturbed run, `verify` must find nothing, and
-`datasets` and polars must count the rows that the manifests state.
+Each operation gets one way to die (before it, half done, after it), drawn from the seed. The second
+run goes on to the end of the struck stage, every tenth time to the end of all stages. Then the
+manifest digests must be those of an undisturbed run, `verify` must find nothing, and `datasets` and
+polars must count the rows that the manifests state.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import json
 import os
 import random
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from acceptance import records
+from acceptance.kill_bench import PLACES, Bench, in_child, object_store, prepare, warm
 from acceptance.runner import OUT, ROOT
 
 NAME = "metaclip2-kill-matrix"
@@ -39,299 +37,210 @@ SOURCES = (
     "dataflows/transforms/*.py",
     "dataflows/pipelines/metaclip2/*.py",
     "tests/faults/*.py",
-    "acceptance/kill_matrix.py",
+    "acceptance/kill_*.py",
 )
-PLACES = ("local", "s3")
 MODES = ("before", "torn", "after")
-BUCKET = "matrix"
-SETTINGS = (
-    *("input=generated", "p=0.06", "buckets=2"),
-    *("pool.records=120", "pool.unit=60", "pool.image_size=16"),
-)
+LANES = 2
+TO_THE_END = 10
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kill."""
+    """One kill: at which operation of which stage (1 the first), and how."""
 
     place: str
+    stage: int
     operation: int
     mode: str
 
 
 @dataclass
-class Bench:
-    """Where runs happen: a warm process whose forked children do the work."""
+class Whole:
+    """The undisturbed run on one place."""
 
-    folder: Path
-
-    def output(self, place: str, name: str) -> str:
-        """Root of a run."""
-        return f"s3://{BUCKET}/{name}" if place == "s3" else str(self.folder / name)
-
-    def stage(self, place: str, name: str) -> None:
-        """The run itself; SystemExit with its exit code."""
-        from dataflows.cli import main
-
-        metadata = self.folder / "metadata"
-        words = [*SETTINGS, f"metadata={metadata}", f"output={self.output(place, name)}"]
-        if code := main(["run", "metaclip2", *words]):
-            raise SystemExit(code)
-
-    def clear(self, place: str, name: str) -> None:
-        """Remove a run."""
-        if place == "local":
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            return
-        import fsspec
-
-        filesystem = fsspec.filesystem("s3")
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm(f"{BUCKET}/{name}", recursive=True)
-
-    def digests(self, place: str, name: str) -> dict[str, str]:
-        """{stage: manifest digest}, after checking rows, readers and checksums."""
-        import datasets
-        import polars
-
-        from schemas.storage import storage
-        from schemas.verify import verify
-
-        datasets.disable_progress_bars()
-        root = storage(self.output(place, name))
-        heads = [key for key in root.list() if key.endswith("/manifest.json")]
-        found = {}
-        for key in heads:
-            stage = root.at(key.removesuffix("/manifest.json"))
-            manifest = json.loads(stage.read_bytes("manifest.json"))
-            if faults := verify(stage):
-                raise AssertionError(f"{stage}: {faults}")
-            rows = manifest["totals"]["rows"]
-            with tempfile.TemporaryDirectory() as copy:
-                # What ordinary readers see is the listing of data/, whatever the manifest says.
-                for number, shard in enumerate(stage.list("data")):
-                    stage.fetch(shard, Path(copy) / f"{number:05d}.parquet")
-                counted = {
-                    "polars": polars.scan_parquet(f"{copy}/*.parquet")
-                    .select(polars.len())
-                    .collect()
-                    .item(),
-                    "datasets": datasets.load_dataset(
-                        "parquet", data_dir=copy, split="train", cache_dir=f"{copy}/cache"
-                    ).num_rows,
-                }
-            if set(counted.values()) != {rows}:
-                raise AssertionError(f"{stage}: the manifest says {rows} rows, read {counted}")
-            found[stage.name] = manifest["digest"]
-        return found
+    digests: dict[str, str]
+    stages: list[list[str]]  # names of the datasets that each stage commits
+    operations: list[list[str]]  # operations of each stage
 
 
-def in_child(action: Callable[[], Any], log: Path) -> tuple[int, Any]:
-    """(exit code, result) of `action` in a forked child whose output goes to a file."""
-    from tests.faults import matrix
-
-    result = log.with_suffix(".json")
-    result.unlink(missing_ok=True)
-
-    def work() -> None:
-        with open(log, "a", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        value = action()
-        result.write_text(json.dumps(value), encoding="utf-8")
-
-    code = matrix.in_child(work)
-    return code, json.loads(result.read_text()) if code == 0 else None
-
-
-@contextlib.contextmanager
-def object_store() -> Iterator[None]:
-    """moto's S3 server in a process of its own, named by the environment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.environ.update(
-        AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",
-        AWS_DEFAULT_REGION="us-east-1",
-    )
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def make_bucket() -> None:
-    """Create the bucket (in a child: the client's threads do not survive a fork)."""
-    import boto3
-
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-
-
-def undisturbed(bench: Bench, place: str, log: Path) -> tuple[dict[str, str], list[str]]:
-    """(digests, operations) of a run that nothing disturbs."""
+def undisturbed(bench: Bench, log: Path) -> Whole:
+    """Run stage by stage, keeping a copy of the state before each."""
     from tests.faults import inject
 
-    counter = bench.folder / f"operations-{place}"
+    whole = Whole({}, [], [])
+    total = len(bench.graph("whole").stages)
+    for stage in range(1, total + 1):
+        counter = bench.folder / f"operations-{stage}"
 
-    def work() -> dict[str, str]:
-        with inject.installed(counter=counter):
-            bench.stage(place, "whole")
-        return bench.digests(place, "whole")
+        def work(stage: int = stage, counter: Path = counter) -> dict[str, str]:
+            bench.copy("whole", f"before-{stage}")
+            with inject.installed(counter=counter):
+                bench.run("whole", stage)
+            return bench.digests("whole", stage, stage)
 
-    code, digests = in_child(work, log)
-    if code:
-        raise SystemExit(f"the undisturbed run on {place} failed, see {log}")
-    return digests, inject.operations(counter)
+        code, digests = in_child(work, log)
+        if code:
+            raise SystemExit(f"the undisturbed run failed:\n{log.read_text(encoding='utf-8')}")
+        whole.digests |= digests
+        whole.stages.append(sorted(digests))
+        whole.operations.append(inject.operations(counter))
+    return whole
 
 
-def strike(bench: Bench, case: Case, expected: dict[str, str], log: Path) -> str | None:
+def strike(bench: Bench, case: Case, whole: Whole, to_the_end: bool, log: Path) -> str | None:
     """Kill, run again, compare; what went wrong, or None."""
     from tests.faults import inject
 
     log.unlink(missing_ok=True)
-    in_child(lambda: bench.clear(case.place, "struck"), log)
+    run = f"struck-{os.getpid()}"
+    last = len(whole.stages) if to_the_end else case.stage
 
     def killed() -> None:
+        bench.copy(f"before-{case.stage}", run)
         inject.install(case.operation, mode=case.mode)
-        bench.stage(case.place, "struck")
+        bench.run(run, case.stage)
+
+    def again() -> dict[str, str]:
+        bench.run(run, last)
+        return bench.digests(run, case.stage, last)
 
     code, _ = in_child(killed, log)
     if code != inject.EXIT:
         return f"the kill did not strike: exit code {code}"
-    code, _ = in_child(lambda: bench.stage(case.place, "struck"), log)
+    code, digests = in_child(again, log)
     if code:
-        return f"the run after the kill failed with exit code {code}"
-    code, digests = in_child(lambda: bench.digests(case.place, "struck"), log)
-    if code:
-        return "readers or verify disagree with the manifests"
-    if digests != expected:
-        return f"other digests: {sorted(k for k in expected if digests.get(k) != expected[k])}"
-    return None
+        return f"the run after the kill, or reading what it left, failed with exit code {code}"
+    names = [name for stage in whole.stages[case.stage - 1 : last] for name in stage]
+    expected = {name: whole.digests[name] for name in names}
+    return None if digests == expected else f"digests {digests} instead of {expected}"
+
+
+def cases_of(place: str, whole: Whole, seed: int) -> list[Case]:
+    """Every operation of every stage, each with a way to die."""
+    return [
+        Case(place, stage, n, random.Random(f"{seed} {place} {stage} {n}").choice(MODES))
+        for stage, operations in enumerate(whole.operations, 1)
+        for n in range(1, len(operations) + 1)
+    ]
+
+
+def lane(bench: Bench, cases: list[Case], whole: Whole, journal: Path, number: int) -> None:
+    """Strike every LANES-th case and note each in the journal."""
+    log = bench.folder / f"lane-{number}.txt"
+    for position, case in list(enumerate(cases))[number::LANES]:
+        start = time.monotonic()
+        fault = strike(bench, case, whole, position % TO_THE_END == 0, log)
+        seconds = round(time.monotonic() - start, 2)
+        row = {"case": asdict(case), "fault": fault, "seconds": seconds}
+        with open(journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        operation = whole.operations[case.stage - 1][case.operation - 1].split()[0]
+        what = f"{case.place} {whole.stages[case.stage - 1][0]} {case.operation} {operation}"
+        print(f"{what} {case.mode}: {fault or 'same digest'} ({seconds} s)", flush=True)
+        if fault:
+            name = f"kill-{case.place}-{case.stage}-{case.operation}-{case.mode}.txt"
+            shutil.copy(log, OUT / name)
+
+
+def strike_all(
+    bench: Bench, cases: list[Case], whole: Whole, journal: Path
+) -> list[dict[str, Any]]:
+    """Rows of the journal for `cases`; those that passed before are not repeated."""
+    wanted = {json.dumps(asdict(case)) for case in cases}
+
+    def rows() -> list[dict[str, Any]]:
+        lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+        latest = {json.dumps(row["case"]): row for row in map(json.loads, lines)}
+        return [row for key, row in latest.items() if key in wanted]
+
+    done = {json.dumps(row["case"]) for row in rows() if row["fault"] is None}
+    todo = [case for case in cases if json.dumps(asdict(case)) not in done]
+    lanes = []
+    for number in range(LANES):
+        if (pid := os.fork()) == 0:
+            try:
+                lane(bench, todo, whole, journal, number)
+            except BaseException as error:
+                print(f"lane {number}: {error!r}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        lanes.append(pid)
+    if any(os.waitpid(pid, 0)[1] for pid in lanes):
+        raise SystemExit("a lane of the matrix ended early; the same command continues")
+    return rows()
+
+
+def place_rows(
+    place: str, folder: Path, seed: int, slice_: int
+) -> tuple[Whole, list[dict[str, Any]]]:
+    """All of one place, or `slice_` kills of it."""
+    bench = Bench(folder, place)
+    log = folder / "log.txt"
+    if in_child(partial(prepare, bench), log)[0]:
+        raise SystemExit(log.read_text(encoding="utf-8"))
+    whole = undisturbed(bench, log)
+    cases = cases_of(place, whole, seed)
+    journal = OUT / f"{NAME}-{records.sources_digest(SOURCES)[:16]}-{seed}.jsonl"
+    if slice_:
+        cases = random.Random(f"{seed} {place}").sample(cases, min(slice_, len(cases)))
+        journal = folder / "journal.jsonl"
+    print(f"{place}: {sum(map(len, whole.operations))} operations, {len(cases)} kills", flush=True)
+    return whole, strike_all(bench, cases, whole, journal)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument(
-        "--slice", type=int, default=0, help="kills a place, compared to the record"
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--slice", type=int, default=0, help="kills a place, against the record")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = os.environ["POLARS_MAX_THREADS"] = "1"
     OUT.mkdir(parents=True, exist_ok=True)
     print(f"seed {args.seed}", flush=True)
-    with object_store(), tempfile.TemporaryDirectory(prefix="headrace-matrix-") as folder:
-        return _run(Bench(Path(folder)), args.slice, args.seed)
+    wholes: dict[str, Whole] = {}
+    rows: list[dict[str, Any]] = []
+    with object_store():
+        warm()
+        for place in PLACES:
+            with tempfile.TemporaryDirectory(prefix="headrace-matrix-") as folder:
+                wholes[place], found = place_rows(place, Path(folder), args.seed, args.slice)
+                rows += found
+    return conclude(wholes, rows, args.seed, bool(args.slice))
 
 
-def _warm() -> None:
-    """Import what every child needs, without starting a thread."""
-    import apache_beam  # noqa: F401
-    import datasets  # noqa: F401
-    import numba  # noqa: F401
-    import polars  # noqa: F401
-    import s3fs  # noqa: F401
-
-    import dataflows.engine.run
-    import dataflows.transforms.sink  # noqa: F401
-
-
-def _run(bench: Bench, slice_: int, seed: int) -> int:
-    from tests.dataflows.conftest import write_metadata
-
-    _warm()
-    log = bench.folder / "log.txt"
-    for action in (make_bucket, functools.partial(_metadata, write_metadata, bench.folder)):
-        if in_child(action, log)[0]:
-            raise SystemExit(log.read_text())
-    whole = {place: undisturbed(bench, place, log) for place in PLACES}
-    cases = {
-        place: [
-            Case(place, n, random.Random(f"{seed} {place} {n}").choice(MODES))
-            for n in range(1, len(operations) + 1)
-        ]
-        for place, (_, operations) in whole.items()
+def conclude(wholes: dict[str, Whole], rows: list[dict[str, Any]], seed: int, part: bool) -> int:
+    """Print the values, write the record of a whole matrix; the exit code."""
+    digests = wholes["local"].digests
+    faults = [f"{row['case']}: {row['fault']}" for row in rows if row["fault"]]
+    if wholes["s3"].digests != digests:
+        faults.append("local disk and S3 give different digests")
+    if part and records.load(NAME).values["digests"] != digests:
+        faults.append("the undisturbed run has other digests than the record")
+    places = [row["case"]["place"] for row in rows]
+    modes = [row["case"]["mode"] for row in rows]
+    values = {
+        "operations": {place: sum(map(len, w.operations)) for place, w in wholes.items()},
+        "kills": {place: places.count(place) for place in PLACES},
+        "kills_total": len(rows),
+        "modes": {mode: modes.count(mode) for mode in MODES},
+        "same_digest": len(rows) - len([row for row in rows if row["fault"]]),
+        "digests": digests,
     }
-    expected = whole["local"][0]
-    faults = [] if whole["s3"][0] == expected else ["local disk and S3 give different digests"]
-    if slice_:
-        draw = random.Random(seed + 1)
-        cases = {place: draw.sample(all_, min(slice_, len(all_))) for place, all_ in cases.items()}
-        record = records.load(NAME)
-        if record.values["digests"] != expected:
-            faults.append("the undisturbed run has other digests than the record")
-    started = time.monotonic()
-    done = _strike_all(bench, cases, whole, seed, resume=not slice_)
-    faults += [f"{text}: {fault}" for text, (fault, _) in done.items() if fault]
-    values: dict[str, Any] = {
-        "operations": {place: len(operations) for place, (_, operations) in whole.items()},
-        "kills": {place: len(chosen) for place, chosen in cases.items()},
-        "modes": {m: sum(f'"{m}"' in text for text in done) for m in MODES},
-        "same_digest": sum(fault is None for fault, _ in done.values()),
-        "digests": expected,
-    }
-    values["kills_total"] = sum(values["kills"].values())
-    if not slice_ and not faults:
-        seconds = sum(s for _, s in done.values()) or time.monotonic() - started
+    if not part and not faults:
         path = records.write(
-            NAME, command=COMMAND, seeds=[seed], values=values, seconds=seconds, sources=SOURCES
+            NAME,
+            command=COMMAND,
+            seeds=[seed],
+            values=values,
+            seconds=sum(row["seconds"] for row in rows) / LANES,
+            sources=SOURCES,
         )
         print(f"written: {path.relative_to(ROOT)}")
     for fault in faults:
         print(fault, file=sys.stderr)
     print(json.dumps(values | {"faults": len(faults)}))
     return 1 if faults else 0
-
-
-def _metadata(write: Callable[..., Any], folder: Path) -> None:
-    write(folder / "metadata", ("en", "sw"))
-
-
-def _strike_all(
-    bench: Bench,
-    cases: dict[str, list[Case]],
-    whole: dict[str, tuple[dict[str, str], list[str]]],
-    seed: int,
-    resume: bool,
-) -> dict[str, tuple[str | None, float]]:
-    """{case as JSON: (fault, seconds)}; with `resume`, what passed before is not repeated."""
-    journal = OUT / f"{NAME}-{records.sources_digest(SOURCES)[:16]}-{seed}.jsonl"
-    done: dict[str, tuple[str | None, float]] = {}
-    if resume and journal.exists():
-        rows = [json.loads(line) for line in journal.read_text().splitlines()]
-        done = {row["case"]: (None, row["seconds"]) for row in rows if row["fault"] is None}
-    total = sum(map(len, cases.values()))
-    for place, chosen in cases.items():
-        for case in chosen:
-            text = json.dumps(asdict(case))
-            if text in done:
-                continue
-            start = time.monotonic()
-            log = OUT / "kill-matrix.log"
-            fault = strike(bench, case, whole[place][0], log)
-            seconds = round(time.monotonic() - start, 2)
-            done[text] = (fault, seconds)
-            if resume:
-                with open(journal, "a", encoding="utf-8") as file:
-                    row = {"case": text, "fault": fault, "seconds": seconds}
-                    file.write(json.dumps(row) + "\n")
-            if fault:
-                shutil.copy(log, OUT / f"kill-matrix-{place}-{case.operation}-{case.mode}.log")
-            operation = whole[place][1][case.operation - 1].split()[0]
-            what = f"{place} {case.operation} {case.mode} {operation}"
-            print(f"{len(done)}/{total} {what}: {fault or 'same digest'}", flush=True)
-    return done
 
 
 if __name__ == "__main__":
