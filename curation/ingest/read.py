@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ def read(
         unchanged(_file(unit), unit.checksum)
     read_as = {unit.how: 1}
     for raw in raw_tables(unit, options):
+        for bad in raw.bad:
+            bad.read_as = json.dumps([unit.format, unit.chosen])
         ended = options.limit is not None and _cut(raw, options.limit)
         outcome = finish(raw, file=unit.file, source=unit.path, decoder=decoder)
         outcome.stats["read_as"] = read_as

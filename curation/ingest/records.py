@@ -22,7 +22,7 @@ from schemas.ledger import Ledger
 from schemas.step import Outcome
 from schemas.table_schemas import IMAGE, RECORDS
 
-STAGE = "ingest"
+STAGE = "records"
 LETTER_BYTES = 16 * 2**20
 """Bytes of one value that a dead letter keeps; more can be had from the input file itself."""
 
@@ -35,7 +35,9 @@ _FIELDS: list[Any] = [
     pa.field("id", pa.binary()),
     pa.field("sha256", pa.binary(32)),
     pa.field("score", pa.float64()),
-    pa.field("raw", pa.binary()),  # of records that could not be parsed: the bytes as found
+    pa.field("raw", pa.binary()),  # of records that could not be parsed: the bytes as found,
+    pa.field("read_as", pa.string()),  # and as what they were read (JSON: format, columns)
+    pa.field("wrong", pa.string()),  # what the reader found wrong: "reason: error"
 ]
 RAW = pa.schema(_FIELDS)
 """A record before any check: also the schema of the rows in ingest's dead letters."""
@@ -52,6 +54,7 @@ class Bad:
     error: str
     raw: bytes = b""
     count: int = 1
+    read_as: str | None = None
 
 
 @dataclass
@@ -104,6 +107,7 @@ def finish(raw: Raw, *, file: int, source: str, decoder: Decoder) -> Outcome:
         refused.add([row], reason, error)
     _check_utf8(table, refused)
     columns = {name: _whole(table.column(name)) for name in RAW.names}
+    columns["wrong"] = _wrong_column(n, raw.wrong)
     named = np.zeros(n, dtype=bool)
     for name in ("url", "image", "id"):
         present = _present(columns[name])
@@ -211,6 +215,13 @@ def _identify(kept: dict[str, Column], sha: list[bytes | None] | None) -> pa.Arr
     return pa.array(ids, ID_TYPE)
 
 
+def _wrong_column(n: int, wrong: Sequence[tuple[int, str, str]]) -> Column:
+    said: list[str | None] = [None] * n
+    for row, reason, error in wrong:
+        said[row] = said[row] or f"{reason}: {error}".encode("utf-8", "replace").decode()
+    return pa.array(said, pa.string())
+
+
 def _sha_column(given: Column, sha: list[bytes | None], keep: np.ndarray) -> Column:
     if not sha:
         return given
@@ -237,11 +248,8 @@ def _letters(
     if not bad and not refused.why:
         return None
     rows = sorted(refused.why)
-    parts = []
-    table = pa.table([columns[name] for name in RAW.names], schema=RAW).take(
-        pa.array(rows, pa.int64())
-    )
-    parts.append(_bounded(table))
+    table = pa.table([columns[name] for name in RAW.names], schema=RAW)
+    parts = [_bounded(table.take(pa.array(rows, pa.int64())))]
     reasons = [refused.why[row][0] for row in rows]
     errors = [refused.why[row][1] for row in rows]
     if bad:
@@ -249,7 +257,8 @@ def _letters(
             raw_table(
                 {
                     "position": pa.array([b.position for b in bad], pa.int64()),
-                    "raw": pa.array([b.raw[:LETTER_BYTES] for b in bad], pa.binary()),
+                    "raw": pa.array([b.raw[:LETTER_BYTES] or None for b in bad], pa.binary()),
+                    "read_as": pa.array([b.read_as for b in bad], pa.string()),
                 },
                 len(bad),
             )
