@@ -70,8 +70,7 @@ def commit(
         _replace_head(storage, manifest, found, shards)
         found = None
     committed = found or manifest
-    if not is_tidy(storage, committed):
-        tidy(storage, committed, card)
+    tidy(storage, committed, card)
     return committed
 
 

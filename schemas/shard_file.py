@@ -92,26 +92,28 @@ class ShardFile(io.RawIOBase):
         self._queue.put(blocks)
 
     def _work(self) -> None:
-        """Serve the queue until the end; after an error keep emptying it, so nobody blocks."""
+        """Serve the queue until its end; after an error only empty it, so that nobody blocks."""
         digest = hashlib.sha256()
-        hasher = ThreadPoolExecutor(1)
-        while (item := self._queue.get()) is not None:
-            if self._error is not None and not isinstance(item, Storage):
-                continue
-            try:
-                if isinstance(item, Storage):
-                    if self._error is None:
+        with ThreadPoolExecutor(1) as hasher, contextlib.closing(self._file):
+            while (item := self._queue.get()) is not None:
+                try:
+                    if self._error is not None:
+                        pass
+                    elif isinstance(item, Storage):
                         self._store(item, digest.hexdigest())
-                    break
-                block = item[0] if len(item) == 1 else b"".join(item)
-                hashed = hasher.submit(digest.update, block)
-                with translated("write", self.path):
-                    self._disk.do_write(self._file, block, str(self.path))
-                hashed.result()
-            except BaseException as error:
-                self._error = error
-        hasher.shutdown()
-        self._file.close()
+                    else:
+                        self._append(item, digest, hasher)
+                except BaseException as error:
+                    self._error = error
+                if isinstance(item, Storage):
+                    return
+
+    def _append(self, item: list[bytes], digest: Any, hasher: ThreadPoolExecutor) -> None:
+        block = item[0] if len(item) == 1 else b"".join(item)
+        hashed = hasher.submit(digest.update, block)
+        with translated("write", self.path):
+            self._disk.do_write(self._file, block, str(self.path))
+        hashed.result()
 
     def _store(self, storage: Storage, digest: str) -> None:
         key = f"data/{digest}.parquet"

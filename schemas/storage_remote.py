@@ -50,6 +50,8 @@ class RemoteBackend:
             options = dict(self.options)
             if self.protocol in ("s3", "s3a", "gs", "gcs"):
                 options.setdefault("use_listings_cache", False)
+                # The plain JSON API: its precondition is the one that is documented and tested.
+                os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             try:
                 self._fs = fsspec.filesystem(self.protocol, **options)
             except (ValueError, ImportError) as error:

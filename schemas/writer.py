@@ -118,8 +118,12 @@ class ShardWriter:
     def close(self) -> list[Shard]:
         """Flush, make every shard durable, and return the shards in order."""
         if not self._closed:
-            self._finish_shard()
-            self._settle()
+            try:
+                self._finish_shard()
+                self._settle()
+            except BaseException:
+                self.abort()
+                raise
             self._closed = True
         return list(self._shards)
 
