@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import json
 import runpy
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curation.metaclip2.language import LANGUAGE_MAP
-from curation.metadata import merge, select
+from curation.metadata import builtin, merge, select
 from curation.metadata.tokenizers import segmenter
 from curation.metadata.wikis import metadata_key
 from curation.metadata.wikitext import plain_text
 from dataflows.cli import main
-from dataflows.pipelines.metadata.recipe import Config, English, Others, graph
+from dataflows.pipelines.metadata.recipe import English, Others
 from schemas.dataset import open_dataset
-from schemas.errors import InputError, UsageError
 from tests.curation.metadata import plain
-from tests.dataflows.test_job_graphs import OF_BEAM, pickled_by_another_coder
-from tests.dataflows.test_job_graphs import build as build_job
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "wikipedia"
 MAKE: dict[str, Any] = runpy.run_path(str(FIXTURES / "make.py"))
@@ -290,81 +287,57 @@ def test_shipped_wordnets_alone(tmp_path: Path) -> None:
     assert [line[:2] for line in manifest.licence] == ["no", "sq"]
 
 
-ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"languages": "fra"}, UsageError, "languages=fra: not the code of a Wikipedia; did you mean"),
-    ({"wordnets": "none"}, UsageError, "nothing to build from: give wikipedia=, pageviews= or"),
-    ({"wikipedia": "/nowhere/enwiki.xml"}, InputError, "/nowhere/enwiki.xml: no such file"),
-    ({"pageviews": "/nowhere/*.gz"}, InputError, "matches no file"),
-    ({"wikipedia": DUMPS[0], "languages": "fr"}, UsageError, r"wikipedia= holds none of them \(it"),
-    (
-        {"wikipedia": str(FIXTURES / "frwiktionary-20240501-pages-articles.xml")},
-        InputError,
-        "'frwiktionary', not of a Wikipedia",
-    ),
-    ({"wordnets": str(FIXTURES)}, InputError, "the directory holds no file to read"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("settings", "error", "message"), ERRORS)
-def test_what_cannot_be_built_is_said_before_anything_runs(
-    settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+def test_an_article_that_breaks_a_tokenizer_is_one_dead_letter(
+    build: Built, tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=message):
-        graph(Config(output=str(tmp_path), **settings))
-    assert not any(tmp_path.iterdir())
+    fragile = "tokenizers.fr=tests.curation.metadata.plain:fragile"
+    output = build(tmp_path / "out", "languages=fr", fragile, "pageviews=", "limit=2")
+    letters = table(output, "ngrams.dead_letters").to_pylist()
+    assert [(x["reason"], x["position"]) for x in letters] == [("step_failed", 0)]
+    assert "cannot segment 'dort'" in letters[0]["error"]
+    with pa.ipc.open_stream(letters[0]["row"]) as stream:
+        assert stream.read_all().to_pylist()[0]["title"] == "Chien"
+    _, texts = articles("frwiki-20240501-pages-articles.xml")
+    unigrams, _ = plain.count_ngrams(texts[1:], plain.fragile)
+    frame = rows(output, "ngrams").filter(pl.col("kind") == "u")
+    assert dict(zip(frame["text"], frame["count"], strict=True)) == dict(unigrams)
+    ledger = open_dataset(output / "ngrams").manifest.ledger
+    counted = [ledger.count("record", kind) for kind in ("in", "merged", "rejected")]
+    assert counted == [2, 1, 1]
 
 
-def test_a_burmese_dump_is_refused_with_the_ways_out(tmp_path: Path) -> None:
-    page = [("မြန်မာ", 0, None, "မြန်မာနိုင်ငံ")]
-    path = tmp_path / "mywiki-20240501-pages-articles.xml"
-    path.write_bytes(b"".join(MAKE["dump"]("mywiki", "my", page)))
-    with pytest.raises(UsageError, match=r"'my'.*tokenizers\.my=MODULE:FUNCTION.*languages="):
-        graph(Config(output=str(tmp_path / "out"), wikipedia=[str(path)]))
-    other = Config(output=str(tmp_path / "out"), wikipedia=[str(path), DUMPS[0]], languages=["en"])
-    assert [len(stage.pinned) for stage in graph(other).stages] == [1, 0]
-
-
-@pytest.mark.parametrize(
-    ("damage", "code", "message"),
-    [
-        (lambda data: data[:-30], 3, "truncated or corrupt: fetch it again"),
-        (
-            lambda data: data.replace(b"frwiki", b"dewiki"),
-            3,
-            "the name says fr, the dump's own header de",
-        ),
-        (lambda data: b"<!DOCTYPE x>" + data, 3, "declares a document type"),
-    ],
-)
-def test_a_damaged_dump_ends_the_run_with_its_name(
-    damage: Callable[[bytes], bytes],
-    code: int,
-    message: str,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+@pytest.mark.slow
+@pytest.mark.spec("metaclip2", 22)
+def test_real_text_with_the_published_rules_equals_plain_loops(
+    build: Built, shared_data: Path, tmp_path: Path
 ) -> None:
-    name = "frwiki-20240501-pages-articles.xml"
-    (tmp_path / name).write_bytes(damage((FIXTURES / name).read_bytes()))
-    words = [f"wikipedia={tmp_path / name}", "wordnets=none", f"output={tmp_path / 'out'}"]
-    assert main(["run", "metadata", "buckets=1", *words]) == code
-    printed = capfd.readouterr().err
-    assert message in printed and name in printed and "Traceback" not in printed
-    assert not (tmp_path / "out" / "metadata" / "manifest.json").exists()
-
-
-def test_every_edge_carries_bytes_or_tables_by_the_arrow_coder(built: Path, wordnets: Path) -> None:
-    config = Config(
-        output=str(built), wikipedia=DUMPS, pageviews=[HOURS], wordnets=str(wordnets), buckets=3
+    dumps = []
+    texts: dict[str, list[str]] = {}
+    for wiki, number in (("es", 1_200), ("fr", 2_400)):
+        file = shared_data / "wikipedia-vital" / f"summaries_{wiki}.jsonl.gz"
+        lines = gzip.decompress(file.read_bytes()).decode().splitlines()[:number]
+        pages = [(x["title"], 0, None, x["extract"]) for x in map(json.loads, lines)]
+        texts[wiki] = [
+            f"{title}\n{plain_text(body)}" for title, _, _, body in pages if body.strip()
+        ]
+        path = tmp_path / f"{wiki}wiki-20240501-pages-articles.xml"
+        path.write_bytes(b"".join(MAKE["dump"](f"{wiki}wiki", wiki, pages)))
+        dumps.append(str(path))
+    published = {f"others.{name}": getattr(select.OTHERS, name) for name in LOOSE}
+    output = build(
+        tmp_path / "out",
+        *(f"{name}={value}" for name, value in published.items()),
+        *("wikipedia=" + ",".join(dumps), "pageviews=", "wordnets=builtin", "languages=es,fr"),
     )
-    tables = 0
-    for stage in graph(config).stages:
-        pipeline = beam.Pipeline()
-        build_job(stage, built, built / "metadata", pipeline)
-        found = pipeline.to_runner_api()
-        for edge in found.components.pcollections.values():
-            if not any(part in edge.unique_name for part in OF_BEAM):
-                pickled = pickled_by_another_coder(found.components, edge.coder_id)
-                assert not pickled, f"{stage.name}: edge {edge.unique_name} pickles its elements"
-        coders = found.components.coders.values()
-        tables += any(b"ArrowTableCoder" in coder.spec.payload for coder in coders)
-    assert tables == 3
+    frame = rows(output, "metadata")
+    for wiki, mine in texts.items():
+        unigrams, bigrams = plain.count_ngrams(mine)
+        lemmas = builtin.entries(wiki).to_pylist()
+        pmi = plain.nltk_pmi(unigrams, bigrams)
+        # Logarithms of equal ratios may differ in their last bit; equal ones must tie.
+        pmi = {text: round(value, 9) for text, value in pmi.items()}
+        chosen = plain.select(wiki, lemmas, unigrams, pmi, {}, select.OTHERS)
+        entries = frame.filter(pl.col("metadata") == wiki)
+        assert dict(zip(entries["text"], entries["source"], strict=True)) == chosen
+        sources = Counter(chosen.values())
+        assert sources["u"] == len(unigrams) // 10 and sources["b"] == int(0.4 * sources["u"])

@@ -7,19 +7,20 @@ the second token, gives the other count. A bucket must fit in a worker's memory.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.guard import guard
 from curation.ingest.files import open_raw
 from curation.metadata import ngrams
 from curation.metadata.tokenizers import segmenter
-from curation.metadata.wikipedia import Dump, article_text, open_dump
+from curation.metadata.wikipedia import Article, Dump, article_text, open_dump
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metadata.sources import Input, found_again
 from dataflows.transforms.results import UnitResult
@@ -28,11 +29,12 @@ from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import Units
 from schemas.errors import InputError
 from schemas.ledger import Ledger
-from schemas.step import Outcome
-from schemas.table_schemas import NGRAMS
+from schemas.step import Outcome, merge_stats
+from schemas.table_schemas import DEAD_LETTERS, NGRAMS
+from schemas.writer import ShardWriter
 
 BATCH_CHARACTERS = 4 << 20
-"""Text that is counted at once."""
+"""Wikitext that is counted at once."""
 BATCH_ROWS = 1_000_000
 """Distinct n-grams of a unit that are held before they are sent."""
 BY = ("wiki", "kind", "text")
@@ -54,41 +56,66 @@ def split(table: pa.Table, numbers: np.ndarray) -> Iterator[tuple[str, pa.Table]
     """(bucket, rows) for every bucket that occurs in `numbers`, rows in their order."""
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
+    if not len(found):
+        return
     for bucket, rows in zip(found, np.split(order, starts[1:]), strict=True):
         yield f"{bucket:06d}", table.take(pa.array(rows))
 
 
+ARTICLES = pa.schema([("page", pa.int64()), ("title", pa.string()), ("wikitext", pa.string())])
+
+
+def count_articles(articles: pa.Table, wiki: str, tokenizers: Mapping[str, str]) -> Outcome:
+    """Counts (wiki, kind, text, count) of ARTICLES; each article is merged into them."""
+    texts = [article_text(Article(**row)) for row in articles.select(ARTICLES.names).to_pylist()]
+    counts = ngrams.count(pa.array(texts, pa.string()), segmenter(wiki, tokenizers))
+    column = pa.repeat(pa.scalar(wiki, pa.string()), counts.num_rows)
+    ledger = Ledger()
+    ledger.add("record", "in", "", len(texts))
+    ledger.add("record", "merged", "aggregated", len(texts))
+    stats = {"wikis": {wiki: {"articles": len(texts), "characters": sum(map(len, texts))}}}
+    return Outcome(counts.add_column(0, "wiki", column), ledger, stats=stats)
+
+
 @dataclass(frozen=True)
 class CountDump:
-    """A dump to tables of (wiki, kind, text, count), each within `BATCH_ROWS` distinct rows."""
+    """A dump to tables of (wiki, kind, text, count), each within `BATCH_ROWS` distinct rows.
+
+    An article that cannot be parsed or segmented becomes a dead letter; the others are counted.
+    """
 
     tokenizers: Mapping[str, str]
     limit: int | None
 
-    def __call__(self, unit: Unit, stats: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield partial sums; `stats` gets the counts of pages when the dump is read."""
+    def __call__(self, unit: Unit) -> Iterator[Outcome]:
+        """Yield partial sums; the last outcome has no rows and says what was read."""
         source = Input(**unit.args).check()
         with open_raw(source.path) as raw:
             dump = open_dump(source.path, raw)
-            counts = {"files": 1, "articles": 0, "characters": 0}
-            held: list[pa.Table] = []
+            held: list[Outcome] = []
             for batch in self._batches(dump, source.wiki):
-                counts["articles"] += len(batch)
-                counts["characters"] += sum(map(len, batch))
-                held.append(self._count(batch, source.wiki))
-                if sum(table.num_rows for table in held) > BATCH_ROWS:
-                    held = [ngrams.add(held, BY)]
-                if held[0].num_rows > BATCH_ROWS // 2:
-                    yield ngrams.add(held, BY)
+                done = guard(
+                    count_articles,
+                    batch,
+                    source.wiki,
+                    self.tokenizers,
+                    stage="ngrams",
+                    unit="record",
+                    source=source.path,
+                    position_column="page",
+                )
+                held.append(done)
+                if sum(one.table.num_rows for one in held) > BATCH_ROWS:
+                    yield from _summed(held)
                     held = []
-            if held:
-                yield ngrams.add(held, BY)
-            counts["pages"] = dump.pages
+            yield from _summed(held)
             skipped = dict(sorted(dump.skipped.items()))
-            stats.update({"wikis": {source.wiki: {**counts, "skipped": skipped}}})
+            read = {"files": 1, "pages": dump.pages, "skipped": skipped}
+            empty = pa.schema([*((n, pa.string()) for n in BY), ("count", pa.uint64())])
+            yield Outcome(empty.empty_table(), Ledger(), stats={"wikis": {source.wiki: read}})
 
-    def _batches(self, dump: Dump, wiki: str) -> Iterator[list[str]]:
-        batch: list[str] = []
+    def _batches(self, dump: Dump, wiki: str) -> Iterator[pa.Table]:
+        batch: list[Article] = []
         length = 0
         for number, article in enumerate(dump.articles()):
             if dump.wiki != wiki:
@@ -98,18 +125,22 @@ class CountDump:
                 )
             if self.limit is not None and number >= self.limit:
                 break
-            batch.append(article_text(article))
-            length += len(batch[-1])
+            batch.append(article)
+            length += len(article.wikitext)
             if length >= BATCH_CHARACTERS:
-                yield batch
+                yield pa.Table.from_pylist([vars(one) for one in batch], ARTICLES)
                 batch, length = [], 0
         if batch:
-            yield batch
+            yield pa.Table.from_pylist([vars(one) for one in batch], ARTICLES)
 
-    def _count(self, texts: list[str], wiki: str) -> pa.Table:
-        counts = ngrams.count(pa.array(texts, pa.string()), segmenter(wiki, self.tokenizers))
-        column = pa.repeat(pa.scalar(wiki, pa.string()), counts.num_rows)
-        return counts.add_column(0, "wiki", column)
+
+def _summed(outcomes: list[Outcome]) -> Iterator[Outcome]:
+    """The same outcomes, the first with the sum of all their tables."""
+    if outcomes:
+        total = ngrams.add([one.table for one in outcomes], BY)
+        yield dataclasses.replace(outcomes[0], table=total)
+        for one in outcomes[1:]:
+            yield dataclasses.replace(one, table=total.slice(0, 0))
 
 
 class _Count(beam.DoFn):
@@ -117,16 +148,25 @@ class _Count(beam.DoFn):
 
     RESULTS = "results"
 
-    def __init__(self, step: CountDump, buckets: int) -> None:
+    def __init__(self, step: CountDump, buckets: int, sink: Sink) -> None:
         self._step = step
         self._buckets = buckets
+        self._sink = sink
 
     def process(self, element: bytes) -> Iterator[object]:
         unit = Unit.from_bytes(element)
         result = UnitResult(f"read-{unit.name}")
-        for table in self._step(unit, result.stats):
-            first = _token(table, 0)
-            yield from split(table, ngrams.buckets(_column(table, "wiki"), first, self._buckets))
+        with ShardWriter(self._sink.dead_letters, DEAD_LETTERS) as dead:
+            for outcome in self._step(unit):
+                if outcome.dead is not None and outcome.dead.num_rows:
+                    dead.write(outcome.dead)
+                result.ledger.merge(outcome.ledger)
+                result.stats = merge_stats(result.stats, outcome.stats)
+                table = outcome.table
+                first = _token(table, 0)
+                numbers = ngrams.buckets(_column(table, "wiki"), first, self._buckets)
+                yield from split(table, numbers)
+            result.dead = dead.close()
         yield beam.pvalue.TaggedOutput(self.RESULTS, result.to_bytes())
 
 
@@ -214,7 +254,7 @@ class _NgramsJob(beam.PTransform):
             pipeline
             | "Units" >> Units(self._units)
             | "Count"
-            >> beam.ParDo(_Count(self._step, self._buckets))
+            >> beam.ParDo(_Count(self._step, self._buckets, self._sink))
             .with_output_types(tuple[str, pa.Table], **{_Count.RESULTS: bytes})
             .with_outputs(_Count.RESULTS, main="parts")
         )

@@ -148,3 +148,10 @@ def select(
         titles, "t", rules.title_views, cap(rules.title_cap, rules.title_fraction, len(titles)), 256
     )
     return chosen
+
+
+def fragile(piece: str) -> list[str]:
+    """A segmenter with a fault: it splits at hyphens and cannot bear one word."""
+    if "dort" in piece:
+        raise ValueError("cannot segment 'dort'")
+    return piece.split("-")
