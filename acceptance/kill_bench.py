@@ -10,17 +10,14 @@ import contextlib
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-BUCKET = "matrix"
+from tests.schemas.servers import BUCKET
+
 PLACES = ("local", "s3")
 LANGUAGES = ("en", "sw")
 ENTRIES = 1500
@@ -137,7 +134,7 @@ def _keys(client: Any, prefix: str) -> list[str]:
 
 
 def prepare(bench: Bench) -> None:
-    """Commit a metadata dataset of a few entries; create the bucket."""
+    """Commit a metadata dataset of a few entries."""
     import pyarrow.compute as pc
 
     from curation.metadata import builtin
@@ -159,10 +156,6 @@ def prepare(bench: Bench) -> None:
     ledger.add("entry", "out", "", table.num_rows)
     head = Manifest({"name": METADATA.name, "version": METADATA.version}, counts=ledger.rows())
     commit(root, head, shards)
-    if bench.place == "s3":
-        import boto3
-
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
 
 
 def in_child(action: Callable[[], Any], log: Path) -> tuple[int, Any]:
@@ -181,31 +174,3 @@ def in_child(action: Callable[[], Any], log: Path) -> tuple[int, Any]:
 
     code = matrix.in_child(work)
     return code, json.loads(result.read_text(encoding="utf-8")) if code == 0 else None
-
-
-@contextlib.contextmanager
-def object_store() -> Iterator[None]:
-    """moto's S3 server in a process of its own, named by the environment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.environ.update(
-        AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",
-        AWS_DEFAULT_REGION="us-east-1",
-    )
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        server.terminate()
-        server.wait()

@@ -5,9 +5,10 @@
     python -m acceptance.kill_matrix --slice 12   some of them, compared with the record
 
 Each operation gets one way to die (before it, half done, after it), drawn from the seed. The second
-run goes on to the end of the struck stage, every tenth time to the end of all stages. Then the
-manifest digests must be those of an undisturbed run, `verify` must find nothing, and `datasets` and
-polars must count the rows that the manifests state.
+run goes on to the end of the struck stage, every tenth time to the end of all stages; every other
+time its bundles are doubled, disordered, and come once more after the commit. Then the manifest
+digests must be those of an undisturbed run, `verify` must find nothing, and `datasets` and polars
+must count the rows that the manifests state.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from acceptance import records
-from acceptance.kill_bench import PLACES, Bench, in_child, object_store, prepare, warm
+from acceptance.kill_bench import PLACES, Bench, in_child, prepare, warm
 from acceptance.runner import OUT, ROOT
+from tests.schemas.servers import moto, variables
 
 NAME = "metaclip2-kill-matrix"
 COMMAND = "python -m acceptance.kill_matrix"
@@ -87,13 +89,13 @@ def undisturbed(bench: Bench, log: Path) -> Whole:
     return whole
 
 
-def strike(bench: Bench, case: Case, whole: Whole, to_the_end: bool, log: Path) -> str | None:
+def strike(bench: Bench, case: Case, whole: Whole, position: int, log: Path) -> str | None:
     """Kill, run again, compare; what went wrong, or None."""
-    from tests.faults import inject
+    from tests.faults import duplicates, inject
 
     log.unlink(missing_ok=True)
     run = f"struck-{os.getpid()}"
-    last = len(whole.stages) if to_the_end else case.stage
+    last = case.stage if position % TO_THE_END else len(whole.stages)
 
     def killed() -> None:
         bench.copy(f"before-{case.stage}", run)
@@ -101,7 +103,11 @@ def strike(bench: Bench, case: Case, whole: Whole, to_the_end: bool, log: Path) 
         bench.run(run, case.stage)
 
     def again() -> dict[str, str]:
+        if position % 2:
+            duplicates.install(seed=position)
         bench.run(run, last)
+        if position % 2:
+            duplicates.late()
         return bench.digests(run, case.stage, last)
 
     code, _ = in_child(killed, log)
@@ -124,14 +130,17 @@ def cases_of(place: str, whole: Whole, seed: int) -> list[Case]:
     ]
 
 
-def lane(bench: Bench, cases: list[Case], whole: Whole, journal: Path, number: int) -> None:
+def lane(
+    bench: Bench, cases: list[tuple[int, Case]], whole: Whole, journal: Path, number: int
+) -> None:
     """Strike every LANES-th case and note each in the journal."""
     log = bench.folder / f"lane-{number}.txt"
-    for position, case in list(enumerate(cases))[number::LANES]:
+    for position, case in cases[number::LANES]:
         start = time.monotonic()
-        fault = strike(bench, case, whole, position % TO_THE_END == 0, log)
+        fault = strike(bench, case, whole, position, log)
         seconds = round(time.monotonic() - start, 2)
         row = {"case": asdict(case), "fault": fault, "seconds": seconds}
+        row["doubled"] = position % 2
         with open(journal, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         operation = whole.operations[case.stage - 1][case.operation - 1].split()[0]
@@ -154,7 +163,8 @@ def strike_all(
         return [row for key, row in latest.items() if key in wanted]
 
     done = {json.dumps(row["case"]) for row in rows() if row["fault"] is None}
-    todo = [case for case in cases if json.dumps(asdict(case)) not in done]
+    numbered = [(n // LANES, case) for n, case in enumerate(cases)]
+    todo = [pair for pair in numbered if json.dumps(asdict(pair[1])) not in done]
     lanes = []
     for number in range(LANES):
         if (pid := os.fork()) == 0:
@@ -200,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"seed {args.seed}", flush=True)
     wholes: dict[str, Whole] = {}
     rows: list[dict[str, Any]] = []
-    with object_store():
+    with moto() as endpoint, variables(endpoint):
         warm()
         for place in PLACES:
             with tempfile.TemporaryDirectory(prefix="headrace-matrix-") as folder:
@@ -219,11 +229,13 @@ def conclude(wholes: dict[str, Whole], rows: list[dict[str, Any]], seed: int, pa
         faults.append("the undisturbed run has other digests than the record")
     places = [row["case"]["place"] for row in rows]
     modes = [row["case"]["mode"] for row in rows]
+    doubled = sum(row["doubled"] for row in rows)
     values = {
         "operations": {place: sum(map(len, w.operations)) for place, w in wholes.items()},
         "kills": {place: places.count(place) for place in PLACES},
         "kills_total": len(rows),
         "modes": {mode: modes.count(mode) for mode in MODES},
+        "with_doubled_and_late_bundles": doubled,
         "same_digest": len(rows) - len([row for row in rows if row["fault"]]),
         "digests": digests,
     }

@@ -8,7 +8,6 @@ next stage has its inputs. Prints the size of the largest staged graph.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import urllib.parse
 import urllib.request
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.checks.common import finish
+from tests.schemas.servers import BUCKET
 
-BUCKET = "headrace-acceptance"
 SETTINGS = {
     "input": ["generated"],
     "metadata": "builtin",
@@ -45,19 +44,10 @@ def staged_graphs(endpoint: str) -> dict[str, int]:
 
 
 def main(work: str) -> int:
-    from gcp_storage_emulator.server import create_server
+    from tests.schemas.servers import gcs, variables
 
-    from tests.support import free_port
-
-    port = free_port()
-    endpoint = f"http://localhost:{port}"
-    os.environ["STORAGE_EMULATOR_HOST"] = endpoint
-    server = create_server("localhost", port, in_memory=True, default_bucket=BUCKET)
-    server.start()
-    try:
-        return _describe(Path(work), endpoint)
-    finally:
-        server.stop()
+    with gcs() as endpoint, variables(endpoint):
+        return _describe(Path(work), endpoint["STORAGE_EMULATOR_HOST"])
 
 
 def _describe(work: Path, endpoint: str) -> int:
