@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curation.metadata import ngrams
 from dataflows.cli import main
+from dataflows.pipelines.metadata import ngrams as job
 from dataflows.pipelines.metadata.recipe import Config, graph
+from dataflows.transforms.results import UnitResult
+from dataflows.transforms.sink import Sink
 from schemas.errors import InputError, UsageError
+from schemas.storage import storage
 from tests.dataflows.test_job_graphs import OF_BEAM, pickled_by_another_coder
 from tests.dataflows.test_job_graphs import build as build_job
 from tests.dataflows.test_metadata_pipeline import DUMPS, FIXTURES, HOURS, MAKE
@@ -94,3 +102,26 @@ def test_every_edge_carries_bytes_or_tables_by_the_arrow_coder(tmp_path: Path) -
         coders = found.components.coders.values()
         tables += any(b"ArrowTableCoder" in coder.spec.payload for coder in coders)
     assert tables == 3
+
+
+def test_fragments_in_any_order_and_delivered_twice_change_nothing(tmp_path: Path) -> None:
+    texts = pa.array(["a b a c", "b a, c c", "d a b"])
+    counts = ngrams.count(texts)
+    counts = counts.add_column(0, "wiki", pa.array(["fr"] * counts.num_rows))
+    expected = ngrams.with_scores(counts).sort_by("text").sort_by("kind").to_pylist()
+    first = job._token(counts, 0)
+    parts = job.split(counts, ngrams.buckets(counts["wiki"].combine_chunks(), first, 3))
+    fragments: dict[str, list[pa.Table]] = {}
+    for element in parts:
+        for target, table in job._First(3).process(element):
+            fragments.setdefault(target, []).append(table)
+    place = storage(str(tmp_path / "ngrams"))
+    sink = Sink(place, storage(str(tmp_path / "dead")), "ngrams", "key")
+    found = []
+    for bucket, tables in fragments.items():
+        encoded = next(job._Score(sink).process((bucket, [*reversed(tables), tables[0]])))
+        for shard in UnitResult.from_bytes(encoded).shards:
+            found += pq.read_table(place.path(shard.file)).to_pylist()
+    assert len(fragments) > 1 and max(map(len, fragments.values())) > 1
+    key = operator.itemgetter("kind", "text")
+    assert sorted(found, key=key) == sorted(expected, key=key)

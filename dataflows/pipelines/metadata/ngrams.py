@@ -38,6 +38,7 @@ BATCH_CHARACTERS = 4 << 20
 BATCH_ROWS = 1_000_000
 """Distinct n-grams of a unit that are held before they are sent."""
 BY = ("wiki", "kind", "text")
+_FRAGMENT = b"headrace.fragment"
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,13 @@ class _Count(beam.DoFn):
                     dead.write(outcome.dead)
                 result.ledger.merge(outcome.ledger)
                 result.stats = merge_stats(result.stats, outcome.stats)
+                self._sink.report_progress(result.unit, result.ledger.count("record", "in"))
                 table = outcome.table
                 first = _token(table, 0)
                 numbers = ngrams.buckets(_column(table, "wiki"), first, self._buckets)
                 yield from split(table, numbers)
             result.dead = dead.close()
+        self._sink.report_progress(result.unit, result.ledger.count("record", "in"), done=True)
         yield beam.pvalue.TaggedOutput(self.RESULTS, result.to_bytes())
 
 
@@ -193,12 +196,14 @@ class _First(beam.DoFn):
         self._buckets = buckets
 
     def process(self, element: tuple[str, pa.Table]) -> Iterator[tuple[str, pa.Table]]:
-        _, table = element
+        bucket, table = element
         unigrams = table.filter(pc.equal(table["kind"], "u"))
         known = ngrams.token_counts(table, _token(table, 0), unigrams)
         table = table.append_column("first", known)
         numbers = ngrams.buckets(_column(table, "wiki"), _token(table, 1), self._buckets)
-        yield from split(table, numbers)
+        tag = {_FRAGMENT: bucket.encode()}
+        for target, rows in split(table, numbers):
+            yield target, rows.replace_schema_metadata(tag)
 
 
 def scored(table: pa.Table) -> Outcome:
@@ -230,12 +235,16 @@ def _totals(rows: pa.Table) -> dict[str, dict[str, int]]:
 
 
 class _Score(beam.DoFn):
+    """(bucket, fragments) -> unit result. A fragment that a retry delivers twice is taken once."""
+
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def process(self, element: tuple[str, Iterable[pa.Table]]) -> Iterator[bytes]:
         bucket, tables = element
-        outcome = scored(pa.concat_tables(tables))
+        fragments = {table.schema.metadata[_FRAGMENT]: table for table in tables}
+        whole = [fragments[tag].replace_schema_metadata(None) for tag in sorted(fragments)]
+        outcome = scored(pa.concat_tables(whole))
         yield self._sink.write(f"bucket-{bucket}", [outcome]).to_bytes()
 
 
