@@ -53,6 +53,9 @@ def test_ties_take_the_smaller_threshold() -> None:
     # Cumulative shares 0.25, 0.5 (count 1) and 1 (count 2): 0.75 is as near to both counts.
     assert p_to_t(uint([1, 2, 1]), 3, 0.75) == 1
     assert p_to_t(uint([1, 3]), 2, 0.625) == 1
+    # An entry without a match, at share 0, is as near to 0.25 as the first of two.
+    assert p_to_t(uint([2, 2]), 3, 0.25) == 1
+    assert p_to_t(uint([2, 2]), 3, 0.26) == 2
 
 
 @pytest.mark.spec("metaclip2", 4)
