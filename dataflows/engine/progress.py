@@ -25,8 +25,8 @@ class Progress:
         self._before = self._read()
 
     def _read(self) -> tuple[int, int]:
-        units: set[str] = set()
-        rows = 0
+        rows: dict[str, int] = {}
+        done: set[str] = set()
         if self._directory is not None and self._directory.is_dir():
             for file in self._directory.glob("*.jsonl"):
                 for line in file.read_text(encoding="utf-8").splitlines():
@@ -34,17 +34,17 @@ class Progress:
                         entry = json.loads(line)
                     except ValueError:  # a worker died in the middle of a line
                         continue
-                    if entry["unit"] not in units:
-                        units.add(entry["unit"])
-                        rows += entry["rows"]
-        return len(units), rows
+                    rows[entry["unit"]] = max(rows.get(entry["unit"], 0), entry["rows"])
+                    if entry["done"]:
+                        done.add(entry["unit"])
+        return len(done), sum(rows.values())
 
     def _line(self) -> str:
         units, rows = self._read()
         seconds = time.monotonic() - self._started
         rate = (rows - self._before[1]) / max(seconds, 1e-9)
         return (
-            f"{self._stage}: {units:,} units, {rows:,} rows, {rate:,.0f} rows/s, {seconds:,.0f} s"
+            f"{self._stage}: {units:,} units done, {rows:,} rows, {rate:,.0f} rows/s, {seconds:,.0f} s"
         )
 
     def _watch(self) -> None:

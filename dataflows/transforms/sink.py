@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +71,13 @@ class Sink:
             return done
         spec = SCHEMAS[self.schema]
         result = UnitResult(unit, blobs=dict(blobs or {}), warnings=list(warnings))
-        started = time.monotonic()
+        seen = 0
         with ShardWriter(self.storage, spec, target_bytes=self.target_bytes) as rows:
             with ShardWriter(self.dead_letters, SCHEMAS["dead_letters"]) as dead:
                 for outcome in outcomes:
                     rows.write(outcome.table)
+                    seen += outcome.table.num_rows
+                    self.report_progress(unit, seen)
                     if outcome.dead is not None and outcome.dead.num_rows:
                         dead.write(outcome.dead)
                     outcome.ledger.remove(spec.unit, "out")
@@ -89,20 +90,23 @@ class Sink:
         if received:
             result.received = result.ledger.remove(spec.unit, "in")
         result.ledger.add(spec.unit, "out", "", written, ids % 2**128)
-        self.report_progress(unit, written, time.monotonic() - started)
+        self.report_progress(unit, written, done=True)
         return self.fix(result)
 
     def put_blob(self, path: Path) -> dict[str, Any]:
         """Store a local file as a blob of the dataset, named by its digest."""
         return put_blob(self.storage, path)
 
-    def report_progress(self, unit: str, rows: int, seconds: float) -> None:
-        """Append a line to this worker's progress file; the command that waits shows the sum."""
+    def report_progress(self, unit: str, rows: int, done: bool = False) -> None:
+        """Append a line to this worker's progress file; the command that waits shows the sum.
+
+        ``rows`` are those of the unit so far.
+        """
         if self.progress_dir is None:
             return
         os.makedirs(self.progress_dir, exist_ok=True)
         name = f"{socket.gethostname()}-{os.getpid()}.jsonl"
-        line = json.dumps({"unit": unit, "rows": rows, "seconds": round(seconds, 3)})
+        line = json.dumps({"unit": unit, "rows": rows, "done": done})
         with open(os.path.join(self.progress_dir, name), "a", encoding="utf-8") as file:
             file.write(line + "\n")
 

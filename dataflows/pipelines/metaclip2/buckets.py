@@ -14,11 +14,16 @@ import pyarrow as pa
 from schemas.ids import id_words
 
 BUCKET_BYTES = 128 * 2**20
+SMALL_BUCKET_ROWS = 5_000
 
 
-def bucket_count(total_bytes: int) -> int:
-    """Buckets so that one holds about 128 MiB: a function of the data, never of workers."""
-    return max(1, -(-total_bytes // BUCKET_BYTES))
+def bucket_count(rows: int, row_bytes: int) -> int:
+    """Buckets so that one holds about 128 MiB: a function of the data, never of workers.
+
+    Small inputs get up to eight, so that a laptop's cores have something to share.
+    """
+    few = min(8, -(-rows // SMALL_BUCKET_ROWS))
+    return max(1, few, -(-rows * row_bytes // BUCKET_BYTES))
 
 
 @dataclass(frozen=True)

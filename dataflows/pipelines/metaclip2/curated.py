@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import apache_beam as beam
@@ -23,6 +23,8 @@ from schemas.ledger import Ledger
 from schemas.step import Outcome
 from schemas.table_schemas import IMAGE
 
+_PICTURES = 1_000  # rendered at a time: bounds memory, and progress shows
+
 Pictures = Callable[[pa.Table], pa.Array]
 
 
@@ -38,9 +40,14 @@ class _Draw:
     def __call__(self, unit: Unit) -> Iterator[Outcome]:
         for table in whole_images(unit_tables(unit)):
             outcome = draw(table, self.seed, self.epoch, self.mode)
-            if self.pictures is not None:
-                outcome.table = with_images(outcome.table, self.pictures(outcome.table))
-            yield outcome
+            if self.pictures is None:
+                yield outcome
+                continue
+            kept = outcome.table
+            yield replace(outcome, table=kept.slice(0, 0))
+            for start in range(0, kept.num_rows, _PICTURES):
+                part = kept.slice(start, _PICTURES)
+                yield Outcome(with_images(part, self.pictures(part)), Ledger())
 
 
 def with_images(table: pa.Table, images: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -85,8 +85,8 @@ def pool(context: JobContext, sink: Sink) -> ShuffleUnits:
     """All texts of an image meet in one bucket, so duplicates and an image's other texts do too."""
     names = [name for name in context.stage.inputs if name != "evaluation"]
     inputs = [context.inputs[name] for name in names]
-    size = sum(dataset.manifest.totals["rows"] for dataset in inputs) * _RECORD_BYTES
-    buckets = Buckets(context.config["buckets"] or bucket_count(size))
+    rows = sum(dataset.manifest.rows for dataset in inputs)
+    buckets = Buckets(context.config["buckets"] or bucket_count(rows, _RECORD_BYTES))
     units = DatasetUnits(tuple(dataset.storage.url for dataset in inputs), context.config["limit"])
     evaluation = context.inputs.get("evaluation")
     step = _Explode(

@@ -13,12 +13,11 @@ from dataflows.pipelines.metaclip2.buckets import Buckets, bucket_count
 from dataflows.transforms.reading import DatasetUnits, unit_tables
 from dataflows.transforms.shuffle import Shuffle, ShuffleUnits
 from dataflows.transforms.sink import Sink
-from schemas.errors import InputError
 from schemas.ids import id_sum, id_words
 from schemas.ledger import Ledger
 from schemas.step import Outcome
 
-_IDS_BYTES = 16
+_ID_BYTES = 16
 
 
 def _read(unit: Unit) -> Iterator[Outcome]:
@@ -58,13 +57,8 @@ class _Split:
 def valid(context: JobContext, sink: Sink) -> ShuffleUnits:
     """Any committed dataset with an ``image_id`` column will do; its images are not read."""
     dataset = context.inputs["valid_images"]
-    if "image_id" not in dataset.schema.names:
-        raise InputError(
-            f"valid={dataset.storage.url}: has no image_id column (its columns: "
-            f"{', '.join(dataset.schema.names)}); give a dataset made by fetching `matched`"
-        )
     rows = dataset.manifest.totals["rows"]
-    buckets = Buckets(bucket_count(rows * _IDS_BYTES))
+    buckets = Buckets(bucket_count(rows, _ID_BYTES))
     return ShuffleUnits(
         DatasetUnits((dataset.storage.url,)), _read, Shuffle(_Split(buckets), _unique), sink
     )
