@@ -24,7 +24,7 @@ help:
 	@echo 'make demo        set up, curate the demo pool into demo/, write demo/report.html'
 	@echo 'make test        set up, run all tests'
 	@echo 'make lint        ruff, mypy, import contract'
-	@echo 'make bench       benchmarks against their peers (build/bench/*.json)'
+	@echo 'make bench       benchmarks against their peers (build/bench/*.jsonl)'
 	@echo 'make spec        every item of a paper'"'"'s checklist with its result (PAPER=metaclip2)'
 	@echo 'make acceptance  everything promised, in a fresh clone (SYSTEM=metaclip2)'
 	@echo 'make system      root: Debian packages that some tests use'
@@ -71,7 +71,7 @@ bench: $(VENV)/.dev
 	@mkdir -p build/bench
 	@for file in tests/benchmarks/bench_*.py; do \
 	  name=$$(basename $$file .py); echo "== $$name"; \
-	  OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.$$name --json build/bench/$$name.json; done
+	  OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.$$name | tee build/bench/$$name.jsonl; done
 
 spec: $(VENV)/.dev
 	$(BIN)/python -m tests.spec $(PAPER) --workers $(WORKERS)

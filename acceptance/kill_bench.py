@@ -93,7 +93,7 @@ class Bench:
 
     def digests(self, name: str, first: int, last: int) -> dict[str, str]:
         """{stage: manifest digest} of stages `first` to `last`, 1 the first; rows read, verified."""
-        found = {}
+        found: dict[str, str] = {}
         for stage in self.graph(name).stages[first - 1 : last]:
             found |= self._checked(name, stage.name)
             with contextlib.suppress(FileNotFoundError):

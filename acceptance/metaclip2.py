@@ -80,6 +80,7 @@ REAL = (
         "pictures with captions in up to 78 languages",
         "input={data}/tuxpaint-captions/images_captions.parquet",
         "columns.text=captions",
+        "columns.text_format=json",
         "columns.id=id",
     ),
     real(
