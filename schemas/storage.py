@@ -8,6 +8,7 @@ clean-up only.
 from __future__ import annotations
 
 import functools
+import json
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,13 @@ class Backend(Protocol):
 class Storage:
     """A root (``url``, no trailing slash) below which keys name objects by relative paths.
 
-    Picklable and cheap: connections are made on first use in each process. ``OSError`` becomes
-    ``StorageError`` naming path and fix, except that reads raise ``FileNotFoundError``.
+    ``options`` are those of the fsspec file system, as JSON. Picklable and cheap: connections are
+    made on first use in each process. ``OSError`` becomes ``StorageError`` naming path and fix,
+    except that reads raise ``FileNotFoundError``.
     """
 
     url: str
-    options: tuple[tuple[str, Any], ...] = ()
+    options: str = "{}"
 
     def __str__(self) -> str:
         return self.url
@@ -182,15 +184,15 @@ def storage(url: str | Path, **options: Any) -> Storage:
             raise UsageError("the path is empty; give a directory or a URL such as s3://bucket/dir")
         text = str(Path(text).expanduser().absolute())
         text = posixpath.normpath(text)
-    return Storage(text.rstrip("/") or "/", tuple(sorted(options.items())))
+    return Storage(text.rstrip("/") or "/", json.dumps(options, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=64)
-def _backend(protocol: str, options: tuple[tuple[str, Any], ...]) -> Backend:
+def _backend(protocol: str, options: str) -> Backend:
     if not protocol:
         from schemas.storage_local import LocalBackend
 
         return LocalBackend()
     from schemas.storage_remote import RemoteBackend
 
-    return RemoteBackend(protocol, dict(options))
+    return RemoteBackend(protocol, json.loads(options))

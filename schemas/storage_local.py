@@ -46,19 +46,29 @@ def translated(doing: str, path: str | Path) -> Iterator[None]:
         raise StorageError(f"cannot {doing} {path}: {error.strerror or error}; {fix}") from error
 
 
+@contextlib.contextmanager
+def _reading(doing: str, path: str) -> Iterator[None]:
+    """Like ``translated``; a path below a file is absent, as it is on object stores."""
+    with translated(doing, path):
+        try:
+            yield
+        except NotADirectoryError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
 class LocalBackend:
     """The local file system; the methods named ``do_*`` are its primitive operations."""
 
     def read_bytes(self, path: str) -> bytes:
-        with translated("read", path):
+        with _reading("read", path):
             return self.do_read(path)
 
     def open_input(self, path: str) -> BinaryIO:
-        with translated("open", path):
+        with _reading("open", path):
             return open(path, "rb")
 
     def size(self, path: str) -> int:
-        with translated("look up", path):
+        with _reading("look up", path):
             status = os.stat(path)
         if os.path.isdir(path):
             raise FileNotFoundError(errno.ENOENT, "is a directory", path)
@@ -101,7 +111,7 @@ class LocalBackend:
         return found
 
     def fetch(self, path: str, target: Path) -> None:
-        with translated("copy", path):
+        with _reading("copy", path):
             shutil.copyfile(path, target)
 
     def scratch(self, path: str) -> Path:

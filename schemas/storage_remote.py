@@ -27,6 +27,15 @@ def _local_scratch() -> str:
     return f"{tempfile.gettempdir()}/headrace-{os.getuid()}/tmp"
 
 
+def _refused(error: BaseException | None) -> bool:
+    """Whether the store refused a precondition, even if giving back the upload failed then."""
+    while error is not None:
+        if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class RemoteBackend:
     """An fsspec file system; the methods named ``do_*`` are its primitive operations.
 
@@ -190,7 +199,7 @@ class RemoteBackend:
         except (FileNotFoundError, FileExistsError, HeadraceError):
             raise
         except Exception as error:
-            if "PreconditionFailed" in str(error) or "PreconditionFailed" in repr(error.__cause__):
+            if _refused(error):
                 raise FileExistsError(path) from error
             detail = str(error).splitlines()[0] if str(error) else ""
             raise StorageError(
