@@ -13,8 +13,10 @@ from schemas.errors import InputError
 
 ID = pa.binary(16)
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-TEXTS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("text", pa.string())]))
-ENTRIES = pa.list_(pa.uint32())
+_TEXT = pa.struct([pa.field("key", pa.string()), pa.field("text", pa.string())])
+# Parquet calls the items of a list "element"; so do we, and what is read equals what was written.
+TEXTS = pa.list_(pa.field("element", _TEXT))
+ENTRIES = pa.list_(pa.field("element", pa.uint32()))
 
 Columns = list[tuple[str, pa.DataType]]
 

@@ -8,7 +8,9 @@ one, the dataset must verify, and polars must count the manifest's rows.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -54,12 +56,17 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=1)
     args = parser.parse_args()
     place = storage(args.root)
+    if not place.is_local:
+        importlib.import_module("s3fs")  # once here, not in every forked child
     root = place.at("pool")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         reference = samples.small_run(storage(work / "reference"), work).digest
 
         def fresh() -> None:
+            if place.is_local:
+                for entry in Path(place.url).iterdir():
+                    shutil.rmtree(entry)
             for key in place.list():
                 place.delete(key)
 
