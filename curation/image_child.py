@@ -25,6 +25,7 @@ READY = b"headrace-decoder\n"
 OK, NOT_AN_IMAGE, TOO_LARGE = range(3)
 FORMATS = ("", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
 _OPENED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]  # MPO comes by way of JPEG
+_BOMBS = (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 _SIDE, _KEPT = 32, 8
 
 
@@ -80,7 +81,6 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 def look(data: bytes) -> bytes:
     """Decode ``data`` in full and pack the answer; never raises for what the bytes can cause."""
-    sha, width, height, kind = hashlib.sha256(data).digest(), 0, 0, 0
     try:
         with Image.open(io.BytesIO(data), formats=_OPENED) as image:
             (width, height), kind = image.size, FORMATS.index(image.format or "")
@@ -88,17 +88,22 @@ def look(data: bytes) -> bytes:
             image.draft("L", (4 * _SIDE, 4 * _SIDE))
             image.load()
             value = perceptual_hash(_grey(image))
-        return ANSWER.pack(OK, kind, width, height, value, sha, 0)
-    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        status, message = TOO_LARGE, str(error) or "needs more memory than a decoder may use"
     except Exception as error:
-        status, message = NOT_AN_IMAGE, str(error) or type(error).__name__
-        if "too large" in message or "MAX_TEXT" in message:
-            status = TOO_LARGE
-        if isinstance(error, Image.UnidentifiedImageError):
-            message = "the bytes begin like no image format that is read here"
+        return failed(data, error)
+    return ANSWER.pack(OK, kind, width, height, value, hashlib.sha256(data).digest(), 0)
+
+
+def failed(data: bytes, error: Exception) -> bytes:
+    """The answer for an image that did not decode."""
+    status, message = NOT_AN_IMAGE, str(error) or type(error).__name__
+    if isinstance(error, _BOMBS) or any(word in message for word in ("too large", "MAX_TEXT")):
+        status = TOO_LARGE
+    if isinstance(error, MemoryError):
+        message = "needs more memory than a decoder may use"
+    if isinstance(error, Image.UnidentifiedImageError):
+        message = "the bytes begin like no image format that is read here"
     text = message.encode("utf-8", "replace")[:500]
-    return ANSWER.pack(status, kind, width, height, 0, sha, len(text)) + text
+    return ANSWER.pack(status, 0, 0, 0, 0, hashlib.sha256(data).digest(), len(text)) + text
 
 
 def _read(stream: BinaryIO, size: int) -> bytes | None:

@@ -36,6 +36,7 @@ from curation.image_child import ANSWER, FORMATS, READY
 from schemas.errors import JobError, UsageError
 
 PHASH = "phash-64-dct32"
+CHILD = "curation.image_child"
 _REASONS = {
     image_child.NOT_AN_IMAGE: "not_an_image",
     image_child.TOO_LARGE: "image_too_large",
@@ -105,7 +106,7 @@ class _Child:
         self.stop()
         limits = self.limits
         path = os.pathsep.join(p for p in sys.path if p)
-        command = [sys.executable, "-m", "curation.image_child"]
+        command = [sys.executable, "-m", CHILD]
         self.process = subprocess.Popen(
             [*command, str(limits.max_pixels), str(limits.memory)],
             stdin=subprocess.PIPE,

@@ -101,6 +101,9 @@ def choose(names: Sequence[str], options: Columns, path: str, images: bool = Tru
 def choose_typed(schema: pa.Schema, options: Columns, path: str) -> Chosen:
     """Choose among a schema's columns by name and type. Raises InputError naming both."""
     names = list(dict.fromkeys(schema.names))
+    for name in names:
+        if schema.names.count(name) > 1:
+            raise InputError(f"{path} has the column {name!r} twice: rename or drop one of them")
     typed_out = set()  # chosen by name alone, but of a type that cannot be meant
     for meaning, fits in (("image", is_image), ("url", is_string), ("sha256", is_sha256)):
         candidates = [n for n in names if n.lower() in COMMON[meaning]]

@@ -40,24 +40,24 @@ def lines(stream: BinaryIO, max_bytes: int) -> Iterator[Line]:
         except Damaged as error:
             yield Line(number, rest[:KEPT_OF_BAD], len(rest) + skipped, str(error))
             return
-        pieces = (rest + chunk).split(b"\n") if not skipped else chunk.split(b"\n")
-        if skipped and (len(pieces) > 1 or not chunk):
-            yield Line(number, rest, skipped + len(rest) + len(pieces[0]))
-            number, skipped, pieces = number + 1, 0, pieces[1:]
-            if not chunk:
-                return
-        elif skipped:
-            skipped += len(chunk)
+        first, *others = chunk.split(b"\n")
+        if skipped or len(rest) > max_bytes:  # hold no more of it, but find its end
+            skipped += len(first) + max(0, len(rest) - KEPT_OF_BAD)
+            rest = rest[:KEPT_OF_BAD]
+        else:
+            rest += first
+        if chunk and not others:
             continue
-        for piece in pieces[:-1] if chunk else pieces:
+        if rest.strip():
+            yield Line(number, rest, len(rest) + skipped)
+        number, skipped, rest = number + 1, 0, b""
+        if not chunk:
+            return
+        for piece in others[:-1]:
             if piece.strip():
                 yield Line(number, piece, len(piece))
             number += 1
-        if not chunk:
-            return
-        rest = pieces[-1]
-        if len(rest) > max_bytes:  # hold no more of it, but find its end
-            skipped, rest = len(rest) - KEPT_OF_BAD, rest[:KEPT_OF_BAD]
+        rest = others[-1]
 
 
 def parse_json(data: bytes) -> Any:

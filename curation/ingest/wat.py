@@ -28,7 +28,9 @@ from schemas.errors import InputError
 KEYS = ("alt", "title", "data-image-title")
 _MAGIC = b"\x1f\x8b\x08"
 # Absolute URLs that urljoin returns as they are, whatever the page: most links of most pages.
-_UNTOUCHED = re.compile(r"https?://[!-\"$-:<=>@A-Z\\^-~]+(\?[!-\"$-:<-Z\\^-~]+)?")
+_UNTOUCHED = re.compile(
+    r"https?://[A-Za-z0-9.:-]+(/[!-\"$-:<=>@A-Z\\^-~]*)?(\?[!-\"$-:<-Z\\^-~]+)?"
+)
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 Piece = bytes | Bad
