@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kernels.matching import layout
+from kernels.matching import layout, workspace
+from kernels.matching import state as st
 from schemas.errors import InputError
 
 
@@ -24,9 +25,33 @@ class Automaton:
         self.mode: str = header["mode"]
         self.fingerprint: str = header["fingerprint"]
         self.unicode_version: str = header["unicode"]
-        self._header = header
-        self._classes: np.ndarray | None = None
         self._sections = sections
+        first = sections["first"]
+        values = {
+            st.FIRST: first.ctypes.data,
+            st.FIRST_SPREAD: header["first_spread"],
+            st.FIRST_SIZE: len(first) // 2,
+            st.POOL: sections["pool"].ctypes.data,
+            st.POOL_SIZE: len(sections["pool"]),
+            st.PAIRS: sections["pairs"].ctypes.data,
+            st.PAIR_SPREAD: header["pair_spread"],
+            st.BLOOM: sections["bloom"].ctypes.data,
+            st.BLOOM_SHIFT: 64 - (64 * len(sections["bloom"]) - 1).bit_length(),
+            st.TAILS: sections["tails"].ctypes.data,
+            st.VARIANTS: sections["variants"].ctypes.data,
+            st.CHAIN: header["chain"],
+            st.CLASSES: sections["classes"].ctypes.data,
+            st.PAGE_STARTS: sections["page_starts"].ctypes.data,
+            st.PAGES: sections["pages"].ctypes.data,
+            st.DIRECT: sections["direct"].ctypes.data,
+            st.COLLAPSE: self.mode == "repaired",
+            st.SEED: header["seed"],
+            st.ENTRIES: max(1, self.size),
+        }
+        self._fields = np.array(list(values), np.int64)
+        self._values = np.array(list(values.values()), np.int64)
+        # Of a run of spaces, each may be a token; two more stand around each wrapped character.
+        self._tokens_per_byte = 1 if self.mode == "repaired" else 3
 
     @classmethod
     def open(cls, path: str | Path) -> Automaton:
@@ -47,29 +72,28 @@ class Automaton:
         from kernels.matching import compiled
 
         data, starts, ends = text_buffers(texts)
-        s, h = self._sections, self._header
-        if self._classes is None:
-            self._classes = compiled.byte_classes(s["numbers"], s["pages"])
-        ids, counts = compiled.match_texts(
-            data,
-            starts,
-            ends,
-            s["first"],
-            np.uint64(h["first_spread"]),
-            s["pool"],
-            s["pairs"],
-            np.uint64(h["pair_spread"]),
-            s["bloom"],
-            s["tails"],
-            s["variants"],
-            h["chain"],
-            self._classes,
-            s["numbers"],
-            s["pages"],
-            s["direct"],
-            self.mode == "repaired",
-            np.uint64(h["seed"]),
-        )
+        longest = int((ends - starts).max(initial=0))
+        space = workspace.take(longest, self._tokens_per_byte)
+        state = space.state
+        state[self._fields] = self._values
+        counts = np.zeros(len(starts), np.int64)
+        ids = np.empty(len(starts) + int((ends - starts).sum()) // 2, np.uint32)
+        state[st.DATA], state[st.STARTS] = data.ctypes.data, starts.ctypes.data
+        state[st.ENDS], state[st.COUNTS] = ends.ctypes.data, counts.ctypes.data
+        state[st.ROWS], state[st.ROW], state[st.USED] = len(starts), 0, 0
+        while True:
+            state[st.IDS], state[st.IDS_ROOM], state[st.IDS_NEED] = ids.ctypes.data, len(ids), 0
+            compiled.match_texts(state)
+            if state[st.HITS_NEED]:
+                space.make_hits(int(state[st.HITS_NEED]))
+            elif state[st.IDS_NEED]:
+                larger = np.empty(2 * int(state[st.IDS_NEED]), np.uint32)
+                larger[: state[st.USED]] = ids[: state[st.USED]]
+                ids = larger
+            else:
+                break
+        ids = ids[: state[st.USED]].copy()
+        workspace.give_back(space)
         offsets = np.zeros(len(starts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         return offsets, ids

@@ -53,10 +53,10 @@ def build(
     if spacing not in SPACINGS:
         raise UsageError(f"entry spacing {spacing!r}: choose one of {', '.join(SPACINGS)}")
     data, offsets = _utf8(entries)
-    numbers, pages = paged(mode, "entry")
+    page_starts, pages = paged(mode, "entry")
     for seed in range(64):
         tables = compiled.build_tables(
-            data, offsets, numbers, pages, mode == "repaired", spacing == "always", seed
+            data, offsets, page_starts, pages, mode == "repaired", spacing == "always", seed
         )
         if tables is not None:
             break
@@ -83,8 +83,8 @@ def build(
         "fingerprint": _fingerprint(data, offsets, mode, spacing),
         **counts,
     }
-    numbers, pages = paged(mode, "text")
-    sections["numbers"], sections["pages"] = numbers, pages
+    sections["page_starts"], sections["pages"] = paged(mode, "text")
+    sections["classes"] = compiled.byte_classes(*paged(mode, "text"))
     layout.write(Path(path), header, sections)
     return unreachable
 

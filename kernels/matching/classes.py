@@ -174,7 +174,7 @@ def entry_classes(mode: Mode) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def paged(mode: Mode, of: Literal["text", "entry"]) -> tuple[np.ndarray, np.ndarray]:
-    """A class table as (page numbers uint16 [4352], distinct pages uint8 [n * 256])."""
+    """A class table as (where each page starts int32 [4352], distinct pages uint8 [n * 256])."""
     table = text_classes(mode) if of == "text" else entry_classes(mode)
     pages, numbers = np.unique(table.reshape(-1, PAGE), axis=0, return_inverse=True)
-    return numbers.reshape(-1).astype(np.uint16), np.ascontiguousarray(pages.reshape(-1))
+    return (PAGE * numbers.reshape(-1)).astype(np.int32), np.ascontiguousarray(pages.reshape(-1))

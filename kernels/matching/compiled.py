@@ -18,7 +18,7 @@ def _spread(count: int) -> int:
 def build_tables(
     data: np.ndarray,
     offsets: np.ndarray,
-    numbers: np.ndarray,
+    page_starts: np.ndarray,
     pages: np.ndarray,
     collapse: bool,
     always: bool,
@@ -26,7 +26,7 @@ def build_tables(
 ) -> tuple[dict[str, np.ndarray], dict[str, int], list[int]] | None:
     """(sections, counts for the header, ids never reported), or None if two tokens share a key."""
     keys, begins, ends, gaps, firsts = construct.tokens_of_entries(
-        data, offsets, numbers, pages, collapse, np.uint64(seed)
+        data, offsets, page_starts, pages, collapse, np.uint64(seed)
     )
     ordinals, distinct, apart = construct.intern_tokens(
         data, keys, begins, ends, firsts, _spread(len(keys))
@@ -40,7 +40,7 @@ def build_tables(
     before = after = np.zeros(len(last), np.int64)
     if not collapse:
         before, after = construct.edges_of_entries(
-            data, keys, begins, gaps, firsts, numbers, pages, always
+            data, keys, begins, gaps, firsts, page_starts, pages, always
         )
     heads, variants, collapsed = construct.gather_entries(
         last, before, after, n_tokens + len(parents)

@@ -19,7 +19,6 @@ from kernels.matching.scan import (
     SINGLE,
     SPACE,
     SPACE_KEY,
-    U0,
     decode,
     home,
     key_of,
@@ -41,7 +40,7 @@ REF_SHIFT = np.uint64(36)
 
 
 @njit(nogil=True)
-def tokens_of_entry(data, begin, end, numbers, pages, collapse, seed, keys, begins, ends, gaps):
+def tokens_of_entry(raw, begin, end, page_starts, pages, collapse, seed, keys, begins, ends, gaps):
     """Write the tokens of one entry, and one more gap (the spaces behind); returns their number.
 
     `collapse`: a run of white space is one space. Else every space counts, and each space of a run
@@ -51,8 +50,8 @@ def tokens_of_entry(data, begin, end, numbers, pages, collapse, seed, keys, begi
     pending = 0
     i = begin
     while i < end:
-        point, size = decode(data, i, end)
-        kind = kind_of(point, numbers, pages)
+        point, size = decode(raw, i, end)
+        kind = kind_of(point, page_starts, pages)
         start = i
         i += size
         if kind == SPACE:
@@ -60,15 +59,15 @@ def tokens_of_entry(data, begin, end, numbers, pages, collapse, seed, keys, begi
             continue
         if kind == RUN:
             while i < end:
-                point, size = decode(data, i, end)
-                if kind_of(point, numbers, pages) != RUN:
+                point, size = decode(raw, i, end)
+                if kind_of(point, page_starts, pages) != RUN:
                     break
                 i += size
         for _ in range(pending - 1):
             keys[count], begins[count], ends[count] = SPACE_KEY, start, start
             gaps[count] = pending
             count += 1
-        keys[count] = key_of(data, start, i, seed)
+        keys[count] = key_of(raw + start, raw + i, seed)
         begins[count], ends[count], gaps[count] = start, i, pending
         count += 1
         pending = 0
@@ -77,7 +76,7 @@ def tokens_of_entry(data, begin, end, numbers, pages, collapse, seed, keys, begi
 
 
 @njit(cache=True, nogil=True)
-def tokens_of_entries(data, offsets, numbers, pages, collapse, seed):
+def tokens_of_entries(data, offsets, page_starts, pages, collapse, seed):
     """Token arrays of all entries and the first position of each: entry e has the tokens
     firsts[e] .. firsts[e + 1] - 2; the last place holds the gap behind it."""
     n = offsets.shape[0] - 1
@@ -89,11 +88,13 @@ def tokens_of_entries(data, offsets, numbers, pages, collapse, seed):
     ends = np.empty(longest + 1, np.int64)
     gaps = np.empty(longest + 1, np.int64)
     firsts = np.zeros(n + 1, np.int64)
+    raw = data.ctypes.data
+    starts, classes = page_starts.ctypes.data, pages.ctypes.data
     for e in range(n):
         low, high = offsets[e], offsets[e + 1]
         firsts[e + 1] = firsts[e] + 1
         firsts[e + 1] += tokens_of_entry(
-            data, low, high, numbers, pages, collapse, seed, keys, begins, ends, gaps
+            raw, low, high, starts, classes, collapse, seed, keys, begins, ends, gaps
         )
     room = firsts[n]
     keys = np.empty(room, np.uint64)
@@ -103,7 +104,7 @@ def tokens_of_entries(data, offsets, numbers, pages, collapse, seed):
     for e in range(n):
         at, low, high = firsts[e], offsets[e], offsets[e + 1]
         tokens_of_entry(
-            data, low, high, numbers, pages, collapse, seed, keys[at:], begins[at:], ends[at:],
+            raw, low, high, starts, classes, collapse, seed, keys[at:], begins[at:], ends[at:],
             gaps[at:],
         )  # fmt: skip
     return keys, begins, ends, gaps, firsts
@@ -168,7 +169,7 @@ def intern_nodes(keys, gaps, ordinals, firsts, n_tokens, spread):
         for t in range(start + 1, stop):
             join = 0 if keys[t] == SPACE_KEY or gaps[t] == 0 else 1
             token = ordinals[t]
-            key = pair_key(node, np.uint64(2 * token + join))
+            key = pair_key(node, 2 * token + join)
             at = home(mix(key), np.uint64(spread))
             while table[at] >= 0:
                 k = table[at]
@@ -185,7 +186,7 @@ def intern_nodes(keys, gaps, ordinals, firsts, n_tokens, spread):
 
 
 @njit(cache=True, nogil=True)
-def edges_of_entries(data, keys, begins, gaps, firsts, numbers, pages, always):
+def edges_of_entries(data, keys, begins, gaps, firsts, page_starts, pages, always):
     """Spaces that must stand (before, after) each entry in mode official (spec 4.3)."""
     n = firsts.shape[0] - 1
     before = np.zeros(n, np.int64)
@@ -195,11 +196,19 @@ def edges_of_entries(data, keys, begins, gaps, firsts, numbers, pages, always):
         if start == stop:
             continue
         before[e], after[e] = gaps[start], gaps[stop]
-        point, _ = decode(data, begins[start], begins[start] + 4)
-        if always or before[e] or kind_of(point, numbers, pages) != SINGLE:
+        point, _ = decode(data.ctypes.data, begins[start], begins[start] + 4)
+        if (
+            always
+            or before[e]
+            or kind_of(point, page_starts.ctypes.data, pages.ctypes.data) != SINGLE
+        ):
             before[e] += 1
-        point, _ = decode(data, begins[stop - 1], begins[stop - 1] + 4)
-        if always or after[e] or kind_of(point, numbers, pages) != SINGLE:
+        point, _ = decode(data.ctypes.data, begins[stop - 1], begins[stop - 1] + 4)
+        if (
+            always
+            or after[e]
+            or kind_of(point, page_starts.ctypes.data, pages.ctypes.data) != SINGLE
+        ):
             after[e] += 1
     return before, after
 
@@ -341,7 +350,7 @@ def place_pairs(first, where, parents, tokens, joins, state, words, n_tokens, sp
             # The parent's tail: nodes of a tail are a chain, in order.
             tail_of[node] = tail_of[parents[k]]
             continue
-        key = pair_key(numbers[parents[k]], np.uint64(2 * token + join))
+        key = pair_key(numbers[parents[k]], 2 * token + join)
         at = home(mix(key), np.uint64(spread))
         while table[2 * at] != EMPTY_PAIR:
             at += 1
@@ -374,12 +383,12 @@ def place_pairs(first, where, parents, tokens, joins, state, words, n_tokens, sp
             table[at] = np.uint64(starts[tail_of[node]]) | TAIL
         elif state[node] == 0:
             t = tail_of[node]
-            step = np.uint64(2 * where[tokens[k]] + joins[k])
+            step = 2 * where[tokens[k]] + joins[k]
             tails[starts[t] + 3 + fill[t]] = step
             if fill[t] == 0:
                 # The node's place keeps 28 bits of the tail's first step, to refuse most tails.
                 at = 2 * (numbers[parents[k]] - base) + 1
-                table[at] |= step << REF_SHIFT
+                table[at] |= np.uint64(step) << REF_SHIFT
             fill[t] += 1
             tails[starts[t]] = words[node] & np.uint64(0xFFFFFFFF)
             tails[starts[t] + 1] = words[node] >> np.uint64(32)
@@ -403,6 +412,7 @@ def direct_of(first):
     """Place of each token of one character below U+10000, or -1."""
     direct = np.full(0x10000, -1, np.int32)
     raw = np.zeros(16, np.uint8)
+    address = raw.ctypes.data
     for at in range(first.shape[0] // 2):
         key = first[2 * at]
         length = np.int64(key >> np.uint64(56))
@@ -410,16 +420,16 @@ def direct_of(first):
             continue
         for b in range(length):
             raw[b] = (key >> np.uint64(8 * b)) & np.uint64(255)
-        point, size = decode(raw, 0, length)
+        point, size = decode(address, 0, length)
         if size == length:
             direct[point] = at
     return direct
 
 
 @njit(cache=True, nogil=True)
-def byte_classes(numbers, pages):
+def byte_classes(page_starts, pages):
     """Class of each byte that is a character, COMPLEX for the others."""
     classes = np.full(256, COMPLEX, np.uint8)
     for point in range(128):
-        classes[point] = kind_of(point, numbers, pages)
+        classes[point] = kind_of(point, page_starts.ctypes.data, pages.ctypes.data)
     return classes

@@ -4,379 +4,297 @@ Texts are taken in blocks. The tokens of a block are looked up together, then al
 starts are followed level by level, so that the reads of the tables, far apart in memory, overlap
 instead of waiting for one another.
 
-Complexity, for T tokens, L the longest entry in tokens and M occurrences: O(T L + M log M) time at
-worst, O(T) reads where few entries share long beginnings; memory grows with the longest text
-(about 40 bytes for each of its tokens), not with the number of texts.
+Complexity, for T tokens, L the longest entry in tokens and M occurrences: O(T L + M) time at worst,
+O(T) reads where few entries share long beginnings; memory grows with the longest text (about 60
+bytes for each of its bytes), not with the number of texts.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types, void
 
-from kernels.matching.construct import (
-    AFTER,
-    BEFORE,
-    ENTRY_MASK,
-    REF_SHIFT,
-    TAIL,
-    VARIANT,
-)
-from kernels.matching.intrinsics import load64, prefetch
+from kernels.matching import state as st
+from kernels.matching.construct import AFTER, BEFORE, ENTRY_MASK, REF_SHIFT, TAIL, VARIANT
+from kernels.matching.memory import get8, get32, get64, load64, prefetch, put8, put32, put64
+from kernels.matching.order import sort_hits, unique_hits, write_ids
 from kernels.matching.scan import (
     EMPTY_PAIR,
     EMPTY_TOKEN,
     LONG,
-    LOW32,
-    NO_STEP,
     U0,
     U1,
-    U3,
     U28,
     U32,
     home,
     mix,
     pair_key,
 )
-from kernels.matching.tokens import BREAK, WORD, mark_alphanumerics, tokens_of_text
+from kernels.matching.tokens import BREAK, WORD, mark_alphanumerics, tokens_of_block
 
 EDGES = BEFORE | AFTER
-BLOCK = 1 << 15
-STRIDE = 1024
-COMPACT = 1 << 20
-U6, U30, U63 = np.uint64(6), np.uint64(30), np.uint64(63)
+U3, U6, U30, U63 = np.uint64(3), np.uint64(6), np.uint64(30), np.uint64(63)
 
 
 @njit(nogil=True)
-def sort_ids(ids, low, high, spare):
-    """Sort ids[low:high) ascending: insertion in runs of 16, then merges through `spare`."""
-    for start in range(low, high, 16):
-        for i in range(start + 1, min(start + 16, high)):
-            value = ids[i]
-            j = i - 1
-            while j >= start and ids[j] > value:
-                ids[j + 1] = ids[j]
-                j -= 1
-            ids[j + 1] = value
-    width = 16
-    n = high - low
-    while width < n:
-        for left in range(low, high - width, 2 * width):
-            middle = left + width
-            right = min(middle + width, high)
-            if ids[middle - 1] <= ids[middle]:
-                continue
-            for k in range(left, middle):
-                spare[k - left] = ids[k]
-            a, b, k = 0, middle, left
-            while a < width and b < right:
-                if spare[a] <= ids[b]:
-                    ids[k] = spare[a]
-                    a += 1
-                else:
-                    ids[k] = ids[b]
-                    b += 1
-                k += 1
-            while a < width:
-                ids[k] = spare[a]
-                a += 1
-                k += 1
-        width *= 2
+def resolve(
+    raw, first, spread, pool, pool_size, a, b, keys, offsets, lengths, places, joins, words, steps,
+    nexts, waiting,
+):  # fmt: skip
+    """Look up the words among tokens [a, b), then write of every token its step and its word.
 
-
-@njit(nogil=True)
-def unique_ids(ids, low, high, spare):
-    """Sort ids[low:high) and drop repeated ones; returns the new high."""
-    if high - low < 2:
-        return high
-    sort_ids(ids, low, high, spare)
-    kept = low + 1
-    for k in range(low + 1, high):
-        ids[kept] = ids[k]
-        kept += np.int64(ids[k] != ids[kept - 1])
-    return kept
-
-
-@njit(nogil=True)
-def compact(hits, count):
-    """Drop repeated hits; returns how many are left."""
-    return unique_ids(hits, 0, count, np.empty(count, np.uint64))
-
-
-@njit(nogil=True)
-def resolve(raw, first, spread, pool, a, b, keys, offsets, lengths, places, words, waiting):
-    """Look up the words among tokens [a, b): their places and the tables' words for them."""
+    A step is twice the token's place plus its join to the token before, or -1.
+    """
     many = 0
     for k in range(a, b):
-        if places[k] == WORD:
-            at = home(mix(keys[k]), spread)
-            prefetch(first, 16 * at)
-            places[k] = at
-            waiting[many] = k
+        place = get32(places, k)
+        if place == WORD:
+            place = home(mix(get64(keys, k)), spread)
+            put32(places, k, place)
+            put32(waiting, many, k)
             many += 1
-        elif places[k] >= 0:
-            prefetch(first, 16 * np.int64(places[k]))
+        prefetch(first + 16 * max(place, 0))
     some = 0
     for j in range(many):
-        k = waiting[j]
-        key = keys[k]
-        at = np.int64(places[k])
-        found = first[2 * at]
+        k = get32(waiting, j)
+        key = get64(keys, k)
+        at = get32(places, k)
+        found = get64(first, 2 * at)
         while found != key and found != EMPTY_TOKEN:
             at += 1
-            found = first[2 * at]
+            found = get64(first, 2 * at)
         if found == EMPTY_TOKEN:
-            places[k] = -1
-            continue
-        places[k] = at
-        if key & LONG:
-            prefetch(pool, np.int64(first[2 * at + 1] >> REF_SHIFT) * 8)
-            waiting[some] = k
+            at = -1
+        elif key & LONG:
+            prefetch(pool + np.int64(get64(first, 2 * at + 1) >> REF_SHIFT) * 8)
+            put32(waiting, some, k)
             some += 1
+        put32(places, k, at)
     for j in range(some):
-        k = waiting[j]
-        length = np.int64(lengths[k])
-        ref = np.int64(first[2 * np.int64(places[k]) + 1] >> REF_SHIFT) * 8
-        same = ref + 12 + length <= pool.shape[0]
-        if same:
-            same = np.int64(load64(pool, ref) & LOW32) == length
-            at = np.int64(offsets[k])
-            done = 0
-            while same and done + 8 < length:
-                same = load64(pool, ref + 4 + done) == load64(raw, at + done)
-                done += 8
-            same = same and load64(pool, ref + length - 4) == load64(raw, at + length - 8)
-        if not same:
-            places[k] = -1
+        k = get32(waiting, j)
+        length = get32(lengths, k)
+        ref = np.int64(get64(first, 2 * get32(places, k) + 1) >> REF_SHIFT) * 8
+        same = ref + 12 + length <= pool_size and get32(pool + ref, 0) == length
+        stored = pool + ref + 4
+        given = raw + get32(offsets, k)
+        done = 0
+        while same and done + 8 < length:
+            same = load64(stored + done) == load64(given + done)
+            done += 8
+        if not (same and load64(stored + length - 8) == load64(given + length - 8)):
+            put32(places, k, -1)
     for k in range(a, b):
-        words[k] = first[2 * np.int64(places[k]) + 1] if places[k] >= 0 else U0
+        place = get32(places, k)
+        join = get8(joins, k)
+        word = U0
+        step = -1
+        next_ = 0
+        if place >= 0:
+            word = get64(first, 2 * place + 1)
+            if join != BREAK:
+                step = 2 * place + join
+                next_ = np.int64(word >> U30) & (1 << join)
+        put64(words, k, word)
+        put32(steps, k, step)
+        put8(nexts, k, next_)
 
 
 @njit(nogil=True)
-def emit(word, start, end, gaps, owner, variants, hits, count):
-    """Append (text, entry) of the entries that a node's word names, if their edges have the spaces
-    they need; returns the number of hits."""
+def emit(word, before, after, owner, variants, hits, count):
+    """Append the entries of a node's word whose edges have the spaces they need; the new count."""
     entry = word & ENTRY_MASK
+    put64(hits, count, owner << U32 | (entry - U1))
+    if word & (EDGES | VARIANT) == U0:
+        return count + np.int64(entry != U0)
     if word & VARIANT:
         v = np.int64(entry) - 1
         while v >= 0:
-            hits[count] = np.uint64(owner) << U32 | np.uint64(variants[v, 0])
-            if gaps[start] >= variants[v, 1] and gaps[end] >= variants[v, 2]:
+            put64(hits, count, owner << U32 | get64(variants, 4 * v))
+            if before >= np.int64(get64(variants, 4 * v + 1)) and after >= np.int64(
+                get64(variants, 4 * v + 2)
+            ):
                 count += 1
-            v = variants[v, 3]
+            v = np.int64(get64(variants, 4 * v + 3))
         return count
-    hits[count] = np.uint64(owner) << U32 | (entry - U1)
-    if word & EDGES and ((word & BEFORE and gaps[start] == 0) or (word & AFTER and gaps[end] == 0)):
+    if (word & BEFORE and before == 0) or (word & AFTER and after == 0):
         return count
     return count + np.int64(entry != U0)
 
 
 @njit(nogil=True)
-def with_room(hits, count, more):
-    """`hits` with room for `more` behind the first `count`."""
-    if count + more <= hits.shape[0]:
-        return hits
-    larger = np.empty(2 * (count + more), np.uint64)
-    larger[:count] = hits[:count]
-    return larger
-
-
-@njit(nogil=True)
-def keep_open(many, key, at, start, word, next_word, join, keys, ats, starts):
-    """Append a candidate for the next level if the node may have a child by the next token."""
-    keys[many] = key
-    ats[many] = at
-    starts[many] = start
-    shift = np.uint64(join)
-    return many + np.int64(
-        (word >> (U28 + shift)) & (next_word >> (U30 + shift)) & (U1 ^ (shift >> U1))
-    )
-
-
-@njit(nogil=True)
 def follow(
-    first, pairs, spread, bloom, shift, tails, variants, chain, a, b, places, words, joins, gaps,
-    owners, keys, homes, ats, starts, tail_refs, tail_ats, tail_starts, hits, count,
+    base, pairs, spread, bloom, shift, tails, variants, chain, a, b, places, words, steps, nexts,
+    gaps, owners, keys, homes, ats, starts, tail_refs, tail_ats, tail_starts, hits, count, room,
 ):  # fmt: skip
-    """Append the hits of all starts in tokens [a, b); returns (hits, their number)."""
-    base = first.shape[0] // 2
+    """Append the hits of all starts in tokens [a, b); returns their number, -1 if `room` is short.
+
+    `base`: the number of places of the token table, from which deeper nodes are numbered on.
+    """
     many = 0
     n_tails = 0
-    hits = with_room(hits, count, (b - a + 1) * chain)
+    if count + (b - a + 1) * chain > room:
+        return np.int64(-1)
     for k in range(a, b):
-        word = words[k]
-        count = emit(word, k, k + 1, gaps, owners[k], variants, hits, count)
-        join = joins[k + 1]
-        key = pair_key(places[k], np.uint64(2 * np.int64(places[k + 1]) + join))
-        many = keep_open(many, key, k + 1, k, word, words[k + 1], join, keys, ats, starts)
+        word = get64(words, k)
+        if word == U0:
+            continue
+        owner = np.uint64(get32(owners, k))
+        count = emit(word, get32(gaps, k), get32(gaps, k + 1), owner, variants, hits, count)
+        put64(keys, many, pair_key(get32(places, k), get32(steps, k + 1)))
+        put32(ats, many, k + 1)
+        put32(starts, many, k)
+        many += np.int64(np.int64(word >> U28) & get8(nexts, k + 1) & 3 != 0)
     while many:
         some = 0
         for c in range(many):
-            key = keys[c]
+            key = get64(keys, c)
             hashed = mix(key)
             bit = hashed >> shift
-            keys[some] = key
-            homes[some] = home(hashed, spread)
-            ats[some] = ats[c]
-            starts[some] = starts[c]
-            some += np.int64((bloom[bit >> U6] >> (bit & U63)) & U1)
+            place = home(hashed, spread)
+            put64(keys, some, key)
+            put32(homes, some, place)
+            put32(ats, some, get32(ats, c))
+            put32(starts, some, get32(starts, c))
+            some += np.int64((get64(bloom, np.int64(bit >> U6)) >> (bit & U63)) & U1)
         for c in range(some):
-            prefetch(pairs, 16 * homes[c])
-        hits = with_room(hits, count, (some + 1) * chain)
+            prefetch(pairs + 16 * get32(homes, c))
+        if count + (some + 1) * chain > room:
+            return np.int64(-1)
         many = 0
         for c in range(some):
-            key = keys[c]
-            at = homes[c]
-            found = pairs[2 * at]
+            key = get64(keys, c)
+            at = get32(homes, c)
+            found = get64(pairs, 2 * at)
             while found != key and found != EMPTY_PAIR:
                 at += 1
-                found = pairs[2 * at]
+                found = get64(pairs, 2 * at)
             if found == EMPTY_PAIR:
                 continue
-            word = pairs[2 * at + 1]
-            here = np.int64(ats[c]) + 1
-            start = np.int64(starts[c])
-            join = joins[here]
-            step = np.uint64(2 * np.int64(places[here]) + join)
+            word = get64(pairs, 2 * at + 1)
+            here = get32(ats, c) + 1
+            start = get32(starts, c)
+            step = get32(steps, here)
             if word & TAIL:
-                tail_refs[n_tails] = word & ENTRY_MASK
-                tail_ats[n_tails] = here
-                tail_starts[n_tails] = start
-                n_tails += np.int64((step ^ (word >> REF_SHIFT)) & ENTRY_MASK == U0)
+                put32(tail_refs, n_tails, np.int64(word & ENTRY_MASK))
+                put32(tail_ats, n_tails, here)
+                put32(tail_starts, n_tails, start)
+                n_tails += np.int64((np.uint64(step) ^ (word >> REF_SHIFT)) & ENTRY_MASK == U0)
                 continue
-            count = emit(word, start, here, gaps, owners[start], variants, hits, count)
-            key = pair_key(base + at, step)
-            many = keep_open(many, key, here, start, word, words[here], join, keys, ats, starts)
-        # A start leaves the levels when it enters the tails: their list is no longer than [a, b).
+            owner = np.uint64(get32(owners, start))
+            count = emit(word, get32(gaps, start), get32(gaps, here), owner, variants, hits, count)
+            put64(keys, many, pair_key(base + at, step))
+            put32(ats, many, here)
+            put32(starts, many, start)
+            many += np.int64(np.int64(word >> U28) & get8(nexts, here) & 3 != 0)
+    # A start that enters a tail leaves the levels, so there is room for all in [a, b).
     for c in range(n_tails):
-        prefetch(tails, 4 * np.int64(tail_refs[c]))
-    hits = with_room(hits, count, (n_tails + 1) * chain)
+        prefetch(tails + 4 * get32(tail_refs, c))
+    if count + (n_tails + 1) * chain > room:
+        return np.int64(-1)
     for c in range(n_tails):
-        ref = np.int64(tail_refs[c])
-        here = np.int64(tail_ats[c])
-        length = np.int64(tails[ref + 2])
+        tail = tails + 4 * get32(tail_refs, c)
+        here = get32(tail_ats, c)
+        length = get32(tail, 2)
         k = 0
-        while (
-            k < length
-            and joins[here + k] != BREAK
-            and np.int64(tails[ref + 3 + k]) == 2 * np.int64(places[here + k]) + joins[here + k]
-        ):
+        while k < length and get32(tail, 3 + k) == get32(steps, here + k):
             k += 1
         if k == length:
-            word = np.uint64(tails[ref]) | np.uint64(tails[ref + 1]) << U32
-            start = np.int64(tail_starts[c])
-            count = emit(word, start, here + length, gaps, owners[start], variants, hits, count)
-    return hits, count
+            word = load64(tail)
+            start = get32(tail_starts, c)
+            owner = np.uint64(get32(owners, start))
+            after = get32(gaps, here + length)
+            count = emit(word, get32(gaps, start), after, owner, variants, hits, count)
+    return np.int64(count)
 
 
 @njit(nogil=True)
-def write_ids(hits, count, texts, ends, spare, ids, used, counts, row):
-    """Write each text's hits into `ids` from `used` on, sorted and unique; returns the end.
+def copy(source, size, to):
+    """Copy bytes from one address to another."""
+    for i in range(size // 8):
+        put64(to, i, load64(source + 8 * i))
+    for i in range(size // 8 * 8, size):
+        put8(to, i, get8(source, i))
 
-    Text t of the block gets the number counts[row + t].
+
+@njit(nogil=True)
+def bits_of(number):
+    """How many bits numbers below `number` need."""
+    bits = 0
+    while number - 1 >> bits:
+        bits += 1
+    return bits
+
+
+@njit(void(types.int64[::1]), cache=True, nogil=True)
+def match_texts(s):
+    """Match texts from row s[ROW] on until all are done or s[HITS_NEED] or s[IDS_NEED] is set.
+
+    `s` is the state described in `state`; ids are appended, counts and the row brought forward.
     """
-    ends[: texts + 1] = 0
-    for h in range(count):
-        ends[(hits[h] >> U32) + U1] += 1
-    for t in range(texts):
-        ends[t + 1] += ends[t]
-    # Each text's hits are moved to where it starts; then ends[t] is where text t ends.
-    low = ends[0]
-    for h in range(count):
-        t = hits[h] >> U32
-        ids[used + ends[t]] = hits[h] & LOW32
-        ends[t] += 1
-    begin = used
-    for t in range(texts):
-        high = unique_ids(ids, begin + low, begin + ends[t], spare)
-        size = high - begin - low
-        if used != begin + low:
-            for k in range(size):
-                ids[used + k] = ids[begin + low + k]
-        low = ends[t]
-        used += size
-        counts[row + t] = size
-    return used
-
-
-@njit(cache=True, nogil=True)
-def match_texts(
-    data, text_starts, text_ends, first, first_spread, pool, pairs, pair_spread, bloom, tails,
-    variants, chain, classes, numbers, pages, direct, collapse, seed,
-):  # fmt: skip
-    """(ids of all texts, one text after another; number of ids of each text).
-
-    Text t is data[text_starts[t]:text_ends[t]]; starts and ends do not descend.
-    """
-    n = text_starts.shape[0]
-    counts = np.zeros(n, np.int64)
-    ids = np.empty(1024, np.uint32)
-    used = 0
-    multiple = not collapse and direct[0x20] >= 0
-    shift = np.uint64(64)
-    while np.int64(1) << np.int64(64 - shift) < 64 * bloom.shape[0]:
-        shift -= U1
-    keys = np.empty(STRIDE, np.uint64)
-    homes = np.empty(STRIDE, np.int64)
-    ats = np.empty(STRIDE, np.int32)
-    starts = np.empty(STRIDE, np.int32)
-    tail_refs = np.empty(STRIDE, np.uint32)
-    tail_ats = np.empty(STRIDE, np.int32)
-    tail_starts = np.empty(STRIDE, np.int32)
-    hits = np.empty(8 * STRIDE, np.uint64)
-    spare = np.empty(1, np.uint32)
-    room = 0
-    row = 0
-    while row < n:
-        base = text_starts[row]
+    multiple = s[st.COLLAPSE] == 0 and get32(s[st.DIRECT], 0x20) >= 0
+    entry_bits = bits_of(s[st.ENTRIES])
+    used = s[st.USED]
+    row = s[st.ROW]
+    while row < s[st.ROWS]:
+        base = np.int64(get64(s[st.STARTS], row))
         last = row + 1
-        while last < n and text_ends[last] - base <= BLOCK and last - row < BLOCK:
+        size = np.int64(get64(s[st.ENDS], row)) - base
+        while last < s[st.ROWS] and last - row < st.TEXTS:
+            further = np.int64(get64(s[st.ENDS], last)) - base
+            if further > st.BLOCK:
+                break
+            size = further
             last += 1
-        size = text_ends[last - 1] - base
-        if room == 0 or size > room:
-            room = max(BLOCK, size)
-            raw = np.zeros(room + 128, np.uint8)
-            bits = np.empty(room // 64 + 4, np.uint64)
-            tokens = (3 if multiple else 1) * room + 4 * BLOCK + 8
-            token_keys = np.empty(tokens, np.uint64)
-            offsets = np.empty(tokens, np.int32)
-            lengths = np.empty(tokens, np.int32)
-            places = np.empty(tokens, np.int32)
-            words = np.empty(tokens, np.uint64)
-            joins = np.empty(tokens, np.uint8)
-            gaps = np.empty(tokens, np.int32)
-            owners = np.empty(tokens, np.int32)
-            waiting = np.empty(tokens, np.int32)
-            block_ends = np.empty(BLOCK + 2, np.int64)
-        raw[:size] = data[base : base + size]
-        mark_alphanumerics(raw, size, bits)
-        count = 0
-        for t in range(row, last):
-            count = tokens_of_text(
-                raw, text_starts[t] - base, text_ends[t] - base, bits, classes, numbers, pages,
-                direct, collapse, multiple, seed, t - row, token_keys, offsets, lengths, places,
-                joins, gaps, owners, count,
-            )  # fmt: skip
-        for a in range(0, count, STRIDE):
+        raw = s[st.RAW]
+        copy(s[st.DATA] + base, size, raw)
+        mark_alphanumerics(raw, size, s[st.BITS])
+        tokens = tokens_of_block(
+            raw, s[st.BITS], s[st.STARTS], s[st.ENDS], base, row, last, s[st.COLLAPSE] != 0,
+            multiple, np.uint64(s[st.SEED]), s[st.CLASSES], s[st.PAGE_STARTS], s[st.PAGES],
+            s[st.DIRECT], s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS], s[st.PLACES], s[st.JOINS],
+            s[st.GAPS], s[st.OWNERS],
+        )  # fmt: skip
+        for a in range(0, tokens, st.STRIDE):
             resolve(
-                raw, first, first_spread, pool, a, min(a + STRIDE, count), token_keys, offsets,
-                lengths, places, words, waiting,
+                raw, s[st.FIRST], np.uint64(s[st.FIRST_SPREAD]), s[st.POOL], s[st.POOL_SIZE], a,
+                min(a + st.STRIDE, tokens), s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS],
+                s[st.PLACES], s[st.JOINS], s[st.WORDS], s[st.STEPS], s[st.NEXTS], s[st.WAITING],
             )  # fmt: skip
-        found = 0
-        for a in range(0, count, STRIDE):
-            hits, found = follow(
-                first, pairs, pair_spread, bloom, shift, tails, variants, chain, a,
-                min(a + STRIDE, count - 1), places, words, joins, gaps, owners, keys, homes, ats,
-                starts, tail_refs, tail_ats, tail_starts, hits, found,
+        text_bits = bits_of(last - row)
+        hits = s[st.HITS]
+        spare = s[st.SPARE]
+        count = np.int64(0)
+        a = 0
+        failed = -1
+        while a < tokens - 1:
+            more = follow(
+                s[st.FIRST_SIZE], s[st.PAIRS], np.uint64(s[st.PAIR_SPREAD]), s[st.BLOOM],
+                np.uint64(s[st.BLOOM_SHIFT]), s[st.TAILS], s[st.VARIANTS], s[st.CHAIN], a,
+                min(a + st.STRIDE, tokens - 1), s[st.PLACES], s[st.WORDS], s[st.STEPS],
+                s[st.NEXTS], s[st.GAPS], s[st.OWNERS], s[st.CANDIDATES], s[st.HOMES], s[st.ATS],
+                s[st.BEGINS], s[st.TAIL_REFS], s[st.TAIL_ATS], s[st.TAIL_BEGINS], hits, count,
+                s[st.HITS_ROOM],
             )  # fmt: skip
-            if found > COMPACT and last == row + 1:
-                found = compact(hits, found)
-        if used + found > ids.shape[0]:
-            larger = np.empty(2 * (used + found), np.uint32)
-            larger[:used] = ids[:used]
-            ids = larger
-        if found > spare.shape[0]:
-            spare = np.empty(2 * found, np.uint32)
-        used = write_ids(hits, found, last - row, block_ends, spare, ids, used, counts, row)
+            if more >= 0:
+                count = more
+                a += st.STRIDE
+                continue
+            # Repeated hits are dropped before more room is asked for.
+            done = sort_hits(hits, count, spare, s[st.TALLY], entry_bits, text_bits)
+            other = spare if done == hits else hits
+            count = unique_hits(done, count, other)
+            hits, spare = other, done
+            if 2 * count > s[st.HITS_ROOM] or a == failed:
+                s[st.HITS_NEED] = 4 * s[st.HITS_ROOM]
+                break
+            failed = a
+        if s[st.HITS_NEED]:
+            break
+        if used + count > s[st.IDS_ROOM]:
+            s[st.IDS_NEED] = used + count
+            break
+        done = sort_hits(hits, count, spare, s[st.TALLY], entry_bits, text_bits)
+        used = write_ids(done, count, s[st.IDS], used, s[st.COUNTS] + 8 * row)
         row = last
-    return ids[:used].copy(), counts
+    s[st.ROW] = row
+    s[st.USED] = used

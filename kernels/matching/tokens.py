@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.matching.intrinsics import load64, trailing_zeros
+from kernels.matching.memory import (
+    get8,
+    get32,
+    get64,
+    load64,
+    put8,
+    put32,
+    put64,
+    trailing_zeros,
+)
 from kernels.matching.scan import (
     COMPLEX,
-    NO_STEP,
+    INVALID,
     RUN,
     SPACE,
     WRAPPED,
@@ -31,114 +40,117 @@ N1, N7, N56, N63 = np.uint64(1), np.uint64(7), np.uint64(56), np.uint64(63)
 
 @njit(nogil=True)
 def mark_alphanumerics(raw, size, bits):
-    """Bit i of `bits` says whether raw[i] is an ASCII letter or digit, for i < size (and more).
+    """Bit i of `bits` says whether byte i is an ASCII letter or digit, for i < size and some more.
 
-    `raw` must have 64 bytes behind `size`; two words of `bits` behind the last are cleared.
+    64 bytes behind `size` are read; two words of `bits` behind the last are cleared.
     """
     words = (size + 63) // 64
     for w in range(words):
         out = np.uint64(0)
         for b in range(8):
-            x = load64(raw, 64 * w + 8 * b)
+            x = load64(raw + 64 * w + 8 * b)
             low = x & SEVEN
             letter = low | CASE
             found = ((low + FROM_0) & ~(low + PAST_9)) | ((letter + FROM_A) & ~(letter + PAST_Z))
             found &= ~x & HIGH
             out |= (((found >> N7) * GATHER) >> N56) << np.uint64(8 * b)
-        bits[w] = out
-    bits[words] = 0
-    bits[words + 1] = 0
+        put64(bits, w, out)
+    put64(bits, words, np.uint64(0))
+    put64(bits, words + 1, np.uint64(0))
 
 
 @njit(nogil=True, inline="always")
-def skip_alphanumerics(bits, i, end):
-    """The first place at or behind i, at most end, that is no ASCII letter or digit."""
-    while True:
-        w = i >> 6
-        shift = np.uint64(i & 63)
-        window = (bits[w] >> shift) | ((bits[w + 1] << N1) << (N63 - shift))
-        run = trailing_zeros(~window)
-        i += run
-        if i >= end:
-            return end
-        if run < 64:
-            return i
+def skip_alphanumerics(bits, i):
+    """The first place at or behind i that is no ASCII letter or digit, at most 64 further."""
+    w = i >> 6
+    shift = np.uint64(i & 63)
+    window = (get64(bits, w) >> shift) | ((get64(bits, w + 1) << N1) << (N63 - shift))
+    return i + trailing_zeros(~window)
 
 
 @njit(nogil=True)
-def tokens_of_text(
-    raw, begin, end, bits, classes, numbers, pages, direct, collapse, multiple, seed, text, keys,
-    offsets, lengths, places, joins, gaps, owners, count,
+def tokens_of_block(
+    raw, bits, text_starts, text_ends, base, row, last, collapse, multiple, seed, classes,
+    page_starts, pages, direct, keys, offsets, lengths, places, joins, gaps, owners,
 ):  # fmt: skip
-    """Append the tokens of raw[begin:end) and a token that ends the text; returns their number.
+    """Write the tokens of texts row .. last - 1, each text closed by one more; returns their number.
 
-    For each token: its place in the token table (UNKNOWN; WORD if it must be looked up by its key),
-    its join to the token before (0 none, 1 a space, BREAK), the spaces before it, its text.
+    For each token: its place in the token table (UNKNOWN; WORD if it is to be looked up by its
+    key), its join to the token before (0 none, 1 a space, BREAK), the spaces before it, its text.
     `collapse`: a run of white space is one space. Else one space is added at either end and around
     each wrapped character, every space counts, and if entries have runs of spaces (`multiple`) each
     space of a run but the last is a token of its own.
     """
-    first = count
-    pending = 0 if collapse else 1
-    i = begin
-    while i < end:
-        kind = classes[raw[i]]
-        start = i
-        point = np.int64(raw[i])
-        if kind == COMPLEX:
-            point, size = decode(raw, i, end)
-            kind = kind_of(point, numbers, pages)
-            i += size
-        else:
-            i += 1
-        if kind == SPACE:
-            pending = 1 if collapse else pending + 1
-            continue
-        if kind == WRAPPED:
-            pending += 1
-        join = min(pending, 1)
-        if pending > 1:
-            if multiple:
-                for _ in range(pending - 1):
-                    places[count], joins[count], gaps[count] = direct[0x20], 0, pending
-                    owners[count] = text
-                    count += 1
-            else:
-                join = BREAK
-        joins[count], gaps[count], owners[count] = join, pending, text
-        pending = 0
-        if kind == RUN:
-            while i < end:
-                i = skip_alphanumerics(bits, i, end)
-                if i == end:
-                    break
-                kind = classes[raw[i]]
-                size = 1
-                if kind == COMPLEX:
-                    point, size = decode(raw, i, end)
-                    kind = kind_of(point, numbers, pages)
-                if kind != RUN:
-                    break
+    count = 0
+    blank = get32(direct, 0x20)
+    for t in range(row, last):
+        i = np.int64(get64(text_starts, t)) - base
+        end = np.int64(get64(text_ends, t)) - base
+        pending = 0 if collapse else 1
+        first = count
+        while i < end:
+            start = i
+            point = get8(raw, i)
+            kind = get8(classes, point)
+            if kind == COMPLEX:
+                point, size = decode(raw, i, end)
+                kind = kind_of(point, page_starts, pages)
                 i += size
-            keys[count] = key_of(raw, start, i, seed)
-            offsets[count] = start
-            lengths[count] = i - start
-            places[count] = WORD
-        elif point < 0x10000:
-            if point == 0xD800:
-                places[count] = UNKNOWN
             else:
-                places[count] = direct[point]
+                i += 1
+            if kind == SPACE:
+                pending = 1 if collapse else pending + 1
+                continue
             if kind == WRAPPED:
-                pending = 1
-        else:
-            keys[count] = key_of(raw, start, i, seed)
-            offsets[count] = start
-            lengths[count] = i - start
-            places[count] = WORD
+                pending += 1
+            join = pending
+            if pending > 1:
+                join = BREAK
+                if multiple:
+                    join = 1
+                    for _ in range(pending - 1):
+                        put32(places, count, blank)
+                        put8(joins, count, 0)
+                        put32(gaps, count, pending)
+                        put32(owners, count, t - row)
+                        count += 1
+            put8(joins, count, join)
+            put32(gaps, count, pending)
+            put32(owners, count, t - row)
+            pending = 0
+            if kind == RUN:
+                while i < end:
+                    i = skip_alphanumerics(bits, i)
+                    if i >= end:
+                        i = end
+                        break
+                    point = get8(raw, i)
+                    kind = get8(classes, point)
+                    size = 1
+                    if kind == COMPLEX:
+                        point, size = decode(raw, i, end)
+                        kind = kind_of(point, page_starts, pages)
+                    if kind != RUN:
+                        break
+                    i += size
+                put64(keys, count, key_of(raw + start, raw + i, seed))
+                put32(offsets, count, start)
+                put32(lengths, count, i - start)
+                put32(places, count, WORD)
+            elif point < 0x10000:
+                put32(places, count, get32(direct, point) if point != INVALID else UNKNOWN)
+                if kind == WRAPPED:
+                    pending = 1
+            else:
+                put64(keys, count, key_of(raw + start, raw + i, seed))
+                put32(offsets, count, start)
+                put32(lengths, count, i - start)
+                put32(places, count, WORD)
+            count += 1
+        put8(joins, first, BREAK)
+        put32(places, count, UNKNOWN)
+        put8(joins, count, BREAK)
+        put32(gaps, count, pending if collapse else pending + 1)
+        put32(owners, count, t - row)
         count += 1
-    joins[first] = BREAK
-    if not collapse:
-        pending += 1
-    places[count], joins[count], gaps[count], owners[count] = UNKNOWN, BREAK, pending, text
-    return count + 1
+    return count
