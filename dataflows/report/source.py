@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -189,7 +190,7 @@ def _names(root: Storage) -> list[str]:
         import fsspec
 
         try:
-            filesystem, start = fsspec.core.url_to_fs(root.url, **dict(root.options))
+            filesystem, start = fsspec.core.url_to_fs(root.url, **json.loads(root.options))
             found = [
                 str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
                 for item in filesystem.ls(start, detail=True)

@@ -78,10 +78,8 @@ def terminal(text: str, limit: int = 200) -> str:
 
 
 def language_tag(label: str) -> str:
-    """A `lang` attribute for a label of the identifier or a metadata key; `und` for "other" and the
-    unknown.
-    """
-    return label if label != "other" and _LANGUAGE_TAG.fullmatch(label) else "und"
+    """A `lang` attribute for a label or metadata key; `und` for "other", "all" and the unknown."""
+    return label if label not in ("other", "all") and _LANGUAGE_TAG.fullmatch(label) else "und"
 
 
 def direction(text: str) -> str:

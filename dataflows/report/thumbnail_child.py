@@ -29,6 +29,7 @@ def thumbnail(data: bytes, side: int) -> tuple[int, int, bytes]:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         small = image.convert("RGB")
+    small.info.clear()  # a comment of the file would be written again
     out = io.BytesIO()
     small.save(out, "JPEG", quality=72, optimize=True)
     return small.width, small.height, out.getvalue()
