@@ -230,8 +230,8 @@ class _Decoded(io.RawIOBase):
     def __init__(self, inner: Any, raw: BinaryIO, kind: str) -> None:
         self._raw, self._kind = raw, kind
         # read1 gives what precedes a fault; read would throw that away with the fault.
-        self._read = getattr(inner, "read1", inner.read)
-        self._most = CHUNK if hasattr(inner, "read1") else SMALL_CHUNK
+        self._read = getattr(inner, "read1", inner.read) if inner is not raw else raw.read
+        self._most = SMALL_CHUNK if isinstance(inner, pa.NativeFile) else CHUNK
         self._given = 0
 
     def readable(self) -> bool:

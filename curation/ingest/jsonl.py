@@ -41,9 +41,13 @@ def lines(stream: BinaryIO, max_bytes: int) -> Iterator[Line]:
             yield Line(number, rest[:KEPT_OF_BAD], len(rest) + skipped, str(error))
             return
         first, *others = chunk.split(b"\n")
-        if skipped or len(rest) > max_bytes:  # hold no more of it, but find its end
-            skipped += len(first) + max(0, len(rest) - KEPT_OF_BAD)
+        if skipped or len(rest) > max(
+            max_bytes, KEPT_OF_BAD
+        ):  # hold no more of it, but find its end
+            whole = skipped + len(rest) + len(first)
+            rest += first[: max(0, KEPT_OF_BAD - len(rest))]
             rest = rest[:KEPT_OF_BAD]
+            skipped = whole - len(rest)
         else:
             rest += first
         if chunk and not others:

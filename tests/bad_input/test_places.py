@@ -19,6 +19,7 @@ import pytest
 
 from curation.ingest import IngestOptions, find, pin_sources, plan, read
 from dataflows.cli import main
+from schemas.commit import commit
 from schemas.dataset import open_dataset
 from schemas.errors import InputError
 from schemas.manifest import Manifest
@@ -282,3 +283,42 @@ def test_a_killed_run_continues_to_the_same_digest(tmp_path: Path) -> None:
     code, said = dataflows("run", "ingest", *words, f"output={output}")
     assert code == 0, said
     assert Manifest.load(storage(str(output / "records"))).digest == expected
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dataflows", "run", "ingest", *words]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same", [True, False])
+def test_two_runs_into_one_place_at_one_time(tmp_path: Path, same: bool) -> None:
+    source, output = source_of(tmp_path), tmp_path / "out"
+    words = (f"input={source}", f"output={output}")
+    runs = [started(*words), started(*words, *([] if same else ["limit=7"]))]
+    said = [run.communicate(timeout=300)[1] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert not any("Traceback" in text for text in said)
+    if same:
+        assert codes == [0, 0], said
+    else:  # the second to commit is told of the first
+        assert sorted(codes) == [0, 4], said
+        loser = said[codes.index(4)]
+        assert Manifest.load(storage(str(output / "records"))).digest[:12] in loser
+    rows = rows_of(output / "records").num_rows
+    assert rows == (30 if same or codes[0] == 0 else 7)
+    assert dataflows("verify", str(output / "records"))[0] == 0
+
+
+@pytest.mark.parametrize("schema", ["counts", "dead_letters"])
+def test_a_dataset_of_another_schema_is_no_input(tmp_path: Path, schema: str) -> None:
+    if schema == "dead_letters":
+        place = committed(tmp_path).with_name("records.dead_letters")
+    else:
+        place = tmp_path / "counts"
+        commit(storage(str(place)), Manifest({"name": "counts", "version": 1}), [])
+    code, said = dataflows(
+        "run", "metaclip2", f"input={place}", f"output={tmp_path}/next", "p=0.06"
+    )
+    assert code == 3, said
+    assert schema in said
