@@ -146,6 +146,13 @@ FAULTS = (
 
 CLAIMS = (
     Line(
+        "6.bad-input",
+        "at least 100 cases of bad input, each with the message or reason it must give",
+        (check("bad_input"),),
+        (Limit("faults", "==", 0), Limit("cases", ">=", 100)),
+        needs=("1.test",),
+    ),
+    Line(
         "6.spec",
         "items 1 to 28 of the spec's checklist, each with its test",
         (
@@ -161,7 +168,8 @@ CLAIMS = (
     ),
     Line(
         "6.experiments",
-        "the spec's experiments 11 A (5 seeds) and B",
+        "spec 11 A over 5 seeds: with a shared t the tail mass rises en < es < vi < sw, with t from p "
+        "|tail - p| is at most 0.01 and the English share rises; 11 B on French captions",
         (
             Command(
                 (
@@ -169,8 +177,9 @@ CLAIMS = (
                     *("--json", "{work}/experiments.json"),
                 ),
             ),
-            check("show", "{work}/experiments.json"),
+            check("experiments", "{work}/experiments.json"),
         ),
+        (Limit("faults", "==", 0), Limit("seeds", "==", 5), Limit("largest_gap", "<=", 0.01)),
         needs=("1.demo",),
     ),
 )

@@ -32,7 +32,7 @@ _VERSIONS = (
 class Paths:
     """What `{name}` in a command stands for."""
 
-    clone: Path  # the checkout the commands run in
+    clone: Path  # the checkout that commands run in
     work: Path  # scratch folder for what they write
     data: Path  # the shared data sets
 
@@ -42,9 +42,9 @@ class Paths:
             "{clone}": str(self.clone),
             "{work}": str(self.work),
             "{data}": str(self.data),
-            "{python}": str(self.clone / ".venv" / "bin" / "python"),
-            "{dataflows}": str(self.clone / ".venv" / "bin" / "dataflows"),
-            "{trainer}": str(self.clone / ".venv" / "bin" / "trainer"),
+            "{python}": ".venv/bin/python",  # commands run in the clone
+            "{dataflows}": ".venv/bin/dataflows",
+            "{trainer}": ".venv/bin/trainer",
         }
         for name, value in names.items():
             word = word.replace(name, value)
@@ -126,7 +126,7 @@ def run_command(
                 raise
             timed_out = True
     row: dict[str, Any] = {
-        "command": shlex.join([*(f"{k}={v}" for k, v in command.env.items()), *command.argv]),
+        "command": shlex.join([*(f"{k}={v}" for k, v in extra.items()), *argv]),
         "exit_code": process.returncode,
         "seconds": round(time.monotonic() - start, 1),
         "log": str(log.relative_to(ROOT)),
@@ -173,7 +173,8 @@ def _tail(row: dict[str, Any]) -> str:
     if "timed_out" in row:
         return f"`{row['command']}` took more than {row['timed_out']} s"
     text = (ROOT / row["log"]).read_text(encoding="utf-8", errors="replace")
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+    spoken = [line for line in text.splitlines() if line.strip() and not line.startswith("{")]
+    last = spoken[-1] if spoken else "no output"
     return f"`{row['command']}` exited {row['exit_code']}: {last[:300]}"
 
 
