@@ -11,7 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from curation.metaclip2.balance import balance_tables, metadata_sizes
-from curation.metaclip2.counts import LanguageCounts, by_language
+from curation.metaclip2.counts import LanguageCounts, of_tables
 from curation.metaclip2.probabilities import Probabilities
 from curation.metaclip2.thresholds import Thresholds, find_thresholds
 from dataflows.engine.stage import JobContext, Unit
@@ -44,9 +44,7 @@ class _Balance:
         return iter((union_metadata(self.metadata),))
 
     def thresholds(self) -> tuple[dict[str, LanguageCounts], Thresholds]:
-        counts: dict[str, LanguageCounts] = {}
-        for table in open_dataset(self.counts).tables():
-            counts.update(by_language(table))
+        counts = of_tables(open_dataset(self.counts).tables())
         found = find_thresholds(
             counts,
             metadata_sizes(self.metadata_tables()),
