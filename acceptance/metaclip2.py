@@ -13,9 +13,10 @@ def check(name: str, *words: str, timeout: int = 600) -> Command:
     return Command(("{python}", "-m", f"acceptance.checks.{name}", *words), timeout)
 
 
-def bench(name: str, timeout: int = 1200) -> Command:
-    """A benchmark at its full size."""
-    return Command(("{python}", "-m", f"tests.benchmarks.{name}"), timeout)
+def bench(name: str, promise: str, *limits: Limit) -> Line:
+    """A benchmark at its full size; it prints one JSON object a case."""
+    command = Command(("{python}", "-m", f"tests.benchmarks.bench_{name}"), timeout=1800)
+    return Line(f"6.bench-{name}", promise, (command,), limits, needs=("1.test",))
 
 
 def real(name: str, promise: str, *settings: str) -> Line:
@@ -184,6 +185,27 @@ CLAIMS = (
     ),
 )
 
+BENCHMARKS = (
+    bench(
+        "pipeline",
+        "marginal overhead at most 1.15 times a plain loop; two workers at least 1.8 times one; "
+        "memory of a worker does not grow with the input; a finished run again under 3 s",
+        Limit("overhead.ratio.median", "<=", 1.15),
+        Limit("workers_match.ratio.median", ">=", 1.8),
+        Limit("workers_explode.ratio.median", ">=", 1.8),
+        Limit("memory_match.ratio", "<=", 1.15),
+        Limit("memory_pool.ratio", "<=", 1.15),
+        Limit("rerun.seconds.median", "<=", 3.0),
+        Limit("rerun.beam_loaded", "==", False),
+    ),
+    bench(
+        "sink",
+        "writing without a shuffle at least 0.9 times bare pyarrow, checksums and commit included",
+        Limit("matches.ratio_median", ">=", 0.9),
+        Limit("records.ratio_median", ">=", 0.9),
+    ),
+)
+
 SCREENSHOTS = (
     Line(
         "7.screenshots",
@@ -196,6 +218,6 @@ SCREENSHOTS = (
 
 METACLIP2 = System(
     "metaclip2",
-    (*INSTALL, *REAL, *RUNNERS, *FAULTS, *CLAIMS, *SCREENSHOTS),
+    (*INSTALL, *REAL, *RUNNERS, *FAULTS, *CLAIMS, *BENCHMARKS, *SCREENSHOTS),
     require=("prism", "chromium", "data"),
 )
