@@ -209,7 +209,9 @@ def _replace_head(
     if not storage.create(claim, ours.digest.encode()):
         winner = storage.read_bytes(claim).decode()
         if winner != ours.digest:
-            _withdraw(storage, shards, theirs)
+            now = Manifest.load(storage)
+            if now.digest == winner:  # else its shards are not known yet; its clean-up takes ours
+                _withdraw(storage, shards, now)
             raise ConflictError(
                 f"{storage.url}: head {theirs.digest} is being superseded by {winner}, not by ours "
                 f"({ours.digest}); run the command again once that writer is done"

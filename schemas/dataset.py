@@ -59,7 +59,7 @@ class Dataset:
     def read_shard(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a shard's rows."""
         with self._reading(index) as file:
-            return self._shaped(file.read(columns=self._known(columns), use_threads=False), columns)
+            return self._rows(file, range(file.num_row_groups), columns)
 
     def tables(
         self,
@@ -71,18 +71,14 @@ class Dataset:
         for index in range(len(self.shards())) if shard is None else (shard,):
             with self._reading(index) as file:
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(
-                        group, columns=self._known(columns), use_threads=False
-                    )
-                    yield from _pieces(self._shaped(table, columns), max_bytes)
+                    yield from _pieces(self._rows(file, [group], columns), max_bytes)
 
     def read_row_group(
         self, shard: int, group: int, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """Return one row group of a shard."""
         with self._reading(shard) as file:
-            table = file.read_row_group(group, columns=self._known(columns), use_threads=False)
-            return self._shaped(table, columns)
+            return self._rows(file, [group], columns)
 
     def row_group_rows(self, shard: int) -> list[int]:
         """Return the rows of each row group of a shard (reads its footer)."""
@@ -112,16 +108,13 @@ class Dataset:
                 size = file.metadata.row_group(group).num_rows
                 hits = np.nonzero((wanted >= start) & (wanted < start + size))[0]
                 if len(hits):
-                    table = file.read_row_group(
-                        group, columns=self._known(columns), use_threads=False
-                    )
+                    table = self._rows(file, [group], columns)
                     parts.append(table.take(wanted[hits] - start))
                     where[hits] = np.arange(done, done + len(hits))
                     done += len(hits)
                 start += size
-        if not parts:
-            return self._shaped(self.schema.empty_table(), columns)
-        return self._shaped(pa.concat_tables(parts), columns).take(where)
+            empty = self._rows(file, [], columns)
+        return pa.concat_tables([empty, *parts]).take(where)
 
     def blob(self, name: str, cache_dir: str | Path | None = None) -> Path:
         """Return a local copy of a blob, by digest, checked when it is copied; map it freely.
@@ -174,27 +167,24 @@ class Dataset:
             raise InputError(f"{self.storage.url} has {len(shards)} shards; {index} was asked for")
         return _ShardReader(self.storage, shards[index])
 
-    def _known(self, columns: Sequence[str] | None) -> list[str] | None:
-        """Columns to read; a nullable one that an older version lacks is filled in later."""
-        if columns is None:
-            return None
-        for name in columns:
-            if name not in self.schema.names:
-                raise InputError(
-                    f"{self.storage.url} ({self.spec.name} v{self.spec.version}) has no column "
-                    f"{name!r}; its columns are {', '.join(self.schema.names)}"
-                )
-        return list(columns)
-
-    def _shaped(self, table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-        """Order columns as asked, fill nullable ones that an older version lacks."""
+    def _rows(
+        self, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str] | None
+    ) -> pa.Table:
+        """Read row groups; nullable columns that an older version lacks are filled with null."""
         names = list(columns) if columns is not None else self.schema.names
+        if unknown := [n for n in names if n not in self.schema.names]:
+            raise InputError(
+                f"{self.storage.url} ({self.spec.name} v{self.spec.version}) has no column "
+                f"{unknown[0]!r}; its columns are {', '.join(self.schema.names)}"
+            )
+        stored = file.schema_arrow.names
+        # Without any stored column the number of rows would be lost.
+        wanted = [n for n in names if n in stored] or stored[:1]
+        table = file.read_row_groups(list(groups), columns=wanted, use_threads=False)
         if table.column_names == names:
             return table
         arrays = [
-            table.column(n)
-            if n in table.column_names
-            else pa.nulls(table.num_rows, self.schema.field(n).type)
+            table.column(n) if n in wanted else pa.nulls(table.num_rows, self.schema.field(n).type)
             for n in names
         ]
         return pa.table(arrays, schema=pa.schema([self.schema.field(n) for n in names]))

@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--modes", default="torn,after")
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--again", type=int, default=1)
+    parser.add_argument("--only", default="")
     args = parser.parse_args()
     place = storage(args.root)
     if not place.is_local:
@@ -77,6 +78,7 @@ def main() -> int:
             modes=args.modes.split(","),
             step=args.step,
             again=args.again,
+            only=args.only,
         )
     kinds = Counter(line.split()[0] for line in found.operations)
     report = {

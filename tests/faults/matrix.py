@@ -46,11 +46,13 @@ def kill_everywhere(
     modes: Iterable[str] = ("before", "torn", "after"),
     step: int = 1,
     again: int = 1,
+    only: str = "",
 ) -> Matrix:
     """For every operation and mode: ``fresh``, ``stage`` killed there, ``stage`` whole, ``check``.
 
-    ``step`` > 1 takes every step-th operation. ``again`` > 1 kills that many runs in a row at the
-    same number before the whole one. All run in children; ``check`` gets a label and raises.
+    ``step`` > 1 takes every step-th operation, ``only`` those of one name. ``again`` > 1 kills that
+    many runs in a row at the same number before the whole one. All run in children; ``check`` gets
+    a label and raises.
     """
     matrix = Matrix()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +63,8 @@ def kill_everywhere(
         matrix.operations = inject.operations(counter)
     for mode in modes:
         for number in range(1, len(matrix.operations) + 1, step):
+            if not matrix.operations[number - 1].startswith(only):
+                continue
             label = f"killed at operation {number} ({mode}: {matrix.operations[number - 1]})"
             in_child(fresh)
             for _ in range(again):

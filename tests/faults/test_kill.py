@@ -46,9 +46,12 @@ def test_killed_after_operations_twice_in_a_row(tmp_path: Path) -> None:
 def test_killed_at_every_operation_on_s3(tmp_path: Path) -> None:
     with servers.moto() as environment:
         root = f"s3://{servers.BUCKET}/kill-{secrets.token_hex(4)}"
-        report = kill(root, "--modes", "before,after", env=environment)
-    assert report["killed"] == report["completed"]
-    assert {"do_put", "do_put_file", "do_delete"} == set(report["kinds"])  # type: ignore[call-overload]
+        report = kill(root, "--modes", "after", env=environment)
+        torn = kill(root, "--modes", "torn", "--only", "do_put_file", env=environment)
+    assert report["killed"] == report["completed"] == report["operations"]
+    # do_write is the local file of a shard before its upload.
+    assert set(report["kinds"]) == {*inject.REMOTE, "do_write"}  # type: ignore[call-overload]
+    assert torn["killed"] == report["kinds"]["do_put_file"]  # type: ignore[index]
     # Independent of storage: the digest is the one of the same run on local disk.
     work = tmp_path / "work"
     work.mkdir()
