@@ -14,6 +14,7 @@ HELP = "show a dataset's schema, totals, counts, parents, settings and first row
 
 _CELL = 160
 _SETTING = 200
+_LICENCES = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,8 +89,10 @@ def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
         yield f"blob      {terminal(name)} {size(blob['bytes'])} {blob['digest'][:12]}"
     for warning in manifest.warnings:
         yield f"warning   {terminal(warning, 2000)}"
-    for licence in manifest.licence:
+    for licence in manifest.licence[:_LICENCES]:
         yield f"licence   {terminal(licence, 500)}"
+    if len(manifest.licence) > _LICENCES:
+        yield f"licence   and {len(manifest.licence) - _LICENCES} more: see README.md beside the data"
     width = max(len(name) for name in dataset.schema.names)
     for field in dataset.schema:
         yield f"column    {field.name:<{width}}  {field.type}{'' if field.nullable else ' not null'}"

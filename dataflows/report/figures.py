@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from dataflows.report.numbers import compact
+from dataflows.report.text import attribute
 
 WIDTH, HEIGHT = 340, 220
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 34
@@ -59,7 +60,9 @@ def rank_count_svg(
         Markup(
             '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d">'
             '<title id="{}-t">{}</title><desc id="{}-d">{}</desc>'
-        ).format(WIDTH, HEIGHT, name, name, name, title, name, description)
+        ).format(
+            WIDTH, HEIGHT, name, name, name, attribute(title), name, attribute(description, 600)
+        )
     ]
     tail = np.flatnonzero(before.count < threshold)
     if tail.size:

@@ -61,7 +61,7 @@ def languages(run: Run) -> Languages | None:
         curated_total=curated_total,
         after_name=after_name,
         widest=widest,
-        lede=_lede(rows, after_name, len(identified)),
+        lede=_lede(rows, after_name, identified),
     )
 
 
@@ -88,12 +88,13 @@ def _texts(run: Run, name: str) -> dict[str, int] | None:
     return None if stats is None else {key: int(n["texts"]) for key, n in stats.items()}
 
 
-def _lede(rows: list[LanguageRow], after: str, labels: int) -> str:
-    text = (
-        f"{whole(labels)} languages were identified, {len(rows)} of them have metadata. "
-        if labels
-        else ""
-    )
+def _lede(rows: list[LanguageRow], after: str, identified: Mapping[str, int]) -> str:
+    text = ""
+    if identified:
+        text = (
+            f"{whole(len(identified))} languages were identified in the pool's "
+            f"{whole(sum(identified.values()))} texts, {len(rows)} of them have metadata. "
+        )
     row = next((row for row in rows if row.key == "en"), None)
     if row is not None and row.share_after is not None:
         turn = "to" if abs(row.share_after - row.share_before) >= 0.0005 else "and stays at"
@@ -101,10 +102,12 @@ def _lede(rows: list[LanguageRow], after: str, labels: int) -> str:
             f"English goes from {percent(row.share_before)} of the texts {turn} "
             f"{percent(row.share_after)} of the {after} set. "
         )
+    # Where some 20 texts are to be expected, a changed share is more than chance.
+    total = sum((row.matched if row.curated is None else row.curated) or 0 for row in rows)
     moved = [
         (row.share_after / row.share_before, row)
         for row in rows
-        if row.share_after and row.share_before and row.key != "en" and row.identified >= 50
+        if row.share_after and row.key != "en" and row.share_before * total >= 20
     ]
     if len(moved) >= 2:
         most, least = max(moved, key=lambda m: m[0]), min(moved, key=lambda m: m[0])

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.id_sets import run_starts
 from dataflows.report.entries import entry_texts
 from dataflows.report.model import DeadRow, LeftOut, Sample
 from dataflows.report.names import RIGHT_TO_LEFT
 from dataflows.report.source import Run
 from dataflows.report.thumbnails import Thumbnail, thumbnails
-from schemas.ids import SALT_DRAW, uniform
+from schemas.ids import SALT_DRAW, SALT_PICK, uniform
 
 PAIRS = 24
 LANGUAGES = 12
@@ -63,39 +65,48 @@ def samples(run: Run) -> tuple[tuple[Sample, ...], str]:
 def left_out(run: Run) -> tuple[LeftOut, ...]:
     """Pairs of the first row group of `matched` that the draw did not keep, with their number."""
     matched, curated = run.get("matched"), run.get("curated")
-    if matched is None or curated is None or not matched.manifest.rows:
+    shards = matched.shards() if matched is not None else []
+    first = next((number for number, shard in enumerate(shards) if shard.rows), None)
+    if matched is None or curated is None or first is None:
         return ()
-    config = curated.manifest.config
-    columns = ["pair_id", "text", "language", "metadata", "image_texts", "keep_probability"]
-    first = next((shard for shard in matched.shards() if shard.rows), None)
-    if first is None:
-        return ()
-    with matched.storage.open_input(first.file) as file:
-        table = pq.ParquetFile(file).read_row_group(0, columns=columns).slice(0, _ROWS)
+    config, seed = curated.manifest.config, curated.manifest.seed or 0
+    epoch = int(config.get("epoch", 0))
+    columns = [
+        "pair_id",
+        "image_id",
+        "text",
+        "language",
+        "metadata",
+        "image_texts",
+        "keep_probability",
+    ]
+    table = matched.read_row_group(first, 0, columns).slice(0, _ROWS)
     run.tally.add("matched", table)
-    draws = uniform(
-        curated.manifest.seed or 0, int(config.get("epoch", 0)), table["pair_id"], SALT_DRAW
-    )
+    draws = uniform(seed, epoch, table["pair_id"], SALT_DRAW)
     gone = draws >= table["keep_probability"].to_numpy()
     if config.get("mode", "image") == "image":
-        gone &= (
-            table["image_texts"].to_numpy() == 1
-        )  # of others the image may have picked another text
+        gone &= _picked(table, seed, epoch)
     rows = np.flatnonzero(gone)
-    order = np.argsort(uniform(0, 0, table["pair_id"], _SALT)[rows], kind="stable")
-    picks = table.take(pa.array(rows[order[: LEFT_OUT * 8]])).to_pylist()
-    drawn = draws[rows[order]]
+    order = rows[np.argsort(uniform(0, 0, table["pair_id"], _SALT)[rows], kind="stable")]
     seen: Counter[str] = Counter()
     found: list[LeftOut] = []
-    for row, u in zip(picks, drawn, strict=False):
-        if seen[row["metadata"]] < 2 and len(found) < LEFT_OUT:
-            seen[row["metadata"]] += 1
-            found.append(
-                LeftOut(
-                    row["text"], row["language"], row["metadata"], row["keep_probability"], float(u)
-                )
-            )
+    picks = table.take(pa.array(order[: LEFT_OUT * 50])).to_pylist()
+    for row, u in zip(picks, draws[order], strict=False):
+        key = row["metadata"]
+        if seen[key] < 2 and len(found) < LEFT_OUT:
+            seen[key] += 1
+            chance = row["keep_probability"]
+            found.append(LeftOut(row["text"], row["language"], key, chance, float(u)))
     return tuple(found)
+
+
+def _picked(table: pa.Table, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
+    """Which rows their image picked: rows sorted by (image id, pair id), from an image's first on."""
+    starts = run_starts(table["image_id"])
+    place = np.arange(table.num_rows) - np.repeat(starts, np.diff(starts, append=table.num_rows))
+    texts = table["image_texts"].to_numpy()
+    chosen = np.floor(uniform(seed, epoch, table["image_id"], SALT_PICK) * texts).astype(np.int64)
+    return place == np.minimum(chosen, texts - 1)
 
 
 def dead_letters(run: Run) -> tuple[DeadRow, ...]:

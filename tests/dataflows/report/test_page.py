@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from dataflows.report.render import report
+from dataflows.report.samples import left_out
+from dataflows.report.source import open_run
+from dataflows.report.why import trace
 from schemas.ledger import Ledger
 from schemas.reasons import REASONS
 from tests.dataflows.report import hostile as captions
@@ -283,3 +286,17 @@ def test_it_reads_any_file_system(hostile: Builder) -> None:
         )
     finally:
         memory.rm("/page-test", recursive=True)
+
+
+@pytest.mark.parametrize("mode", ["image", "text"])
+def test_pairs_left_out_were_picked_and_not_drawn(make: Make, mode: str) -> None:
+    builder = make(plain=96, mode=mode)
+    found = left_out(open_run(builder.root.url))
+    assert len(found) >= 2
+    curated = set(builder.table("curated")["text"].to_pylist())
+    rows = {row["text"]: row for row in builder.table("matched").to_pylist()}
+    for pair in found:
+        assert pair.caption not in curated and pair.u >= pair.keep_probability
+        told = trace(open_run(builder.root.url), rows[pair.caption]["image_id"])
+        [text] = [text for text in told.texts if text.pair == rows[pair.caption]["pair_id"]]
+        assert "not_drawn" in text.verdict
