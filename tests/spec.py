@@ -93,8 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         print(f"{row['item']:>3}  {row['result']:<8}  {len(row['tests'])} tests  {row['text']}")
     bad = [row["item"] for row in rows if row["result"] in ("fail", "no test", "skipped")]
-    print(f"{args.paper}: {len(rows) - len(bad)} of {len(rows)} items shown" + _but(bad))
     shown = sum(row["result"] == "pass" for row in rows)
+    here = len(rows) - len(CHECKLISTS[args.paper].elsewhere)
+    print(f"{args.paper}: {shown} of the {here} items of this part shown{_but(bad)}")
     if args.values:
         print(json.dumps({"items_shown": shown, "items_not_shown": bad}))
     if args.json:
