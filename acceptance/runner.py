@@ -20,6 +20,7 @@ from acceptance.registry import Command, Line, System, judge
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "acceptance" / "out"
+SCRATCH = ROOT / "build" / "acceptance"
 # Variables of the caller's environment that would make the clone other than fresh.
 _FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 _VERSIONS = (
@@ -59,16 +60,17 @@ def git(*words: str) -> str:
 
 def prepare(here: bool) -> Paths:
     """Empty the output folder and clone the current commit into it (or use this checkout)."""
-    clone = ROOT if here else OUT / "clone"
-    for folder in (OUT / "clone", OUT / "work", OUT / "logs"):
+    clone = ROOT if here else SCRATCH / "clone"
+    work = SCRATCH / "work"
+    for folder in (SCRATCH, OUT / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
-    for folder in (OUT / "work", OUT / "logs"):
+    for folder in (work, OUT / "logs"):
         folder.mkdir(parents=True)
     if not here:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     given = os.environ.get("HEADRACE_DATA")
     data = Path(given) if given else ROOT.parent / "shared" / "data"
-    return Paths(clone, OUT / "work", data.resolve())
+    return Paths(clone, work, data.resolve())
 
 
 def environment(system: System, paths: Paths) -> dict[str, str]:
