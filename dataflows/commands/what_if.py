@@ -59,13 +59,13 @@ def _values(words: list[str]) -> tuple[list[float], list[int]]:
 
 
 def _show(one: Estimate, own: float | None, most: int) -> None:
-    from dataflows.report.numbers import percent, whole
+    from dataflows.report.numbers import whole
     from dataflows.report.text import terminal
 
     t_en = "no English" if one.t_en is None else f"t_en = {whole(one.t_en)}"
     mark = " (this run's)" if own is not None and abs(one.p - own) < 1e-12 else ""
     print(f"p = {one.p:.6g}{mark}, {t_en}, mode {one.mode}, threshold {one.threshold}")
-    kept = percent(one.expected / one.texts if one.texts else None)
+    kept = _percent(one.expected / one.texts if one.texts else None)
     print(f"  {whole(one.expected)} of {whole(one.texts)} matched texts ({kept})", end="")
     print(f", 95 % of draws within {whole(one.low)} to {whole(one.high)}")
     order = sorted(one.languages.items(), key=lambda item: (-item[1].expected, item[0]))
@@ -74,8 +74,8 @@ def _show(one: Estimate, own: float | None, most: int) -> None:
         interval = f"{whole(language.low)} to {whole(language.high)}"
         print(
             f"  {terminal(key, 6):<6} {language.t:>9,} {language.tail:>8.4f} {language.texts:>13,} "
-            f"{whole(language.expected):>13}  {interval:<27} {percent(language.share)}, "
-            f"{percent(language.share_low)} to {percent(language.share_high)}"
+            f"{whole(language.expected):>13}  {interval:<27} {_percent(language.share)}, "
+            f"{_percent(language.share_low)} to {_percent(language.share_high)}"
         )
     if len(order) > most:
         print(f"  and {len(order) - most} smaller languages (--languages {len(order)})")
@@ -85,3 +85,10 @@ def _show(one: Estimate, own: float | None, most: int) -> None:
     ones = [key for key, language in one.languages.items() if language.t == 1]
     if ones:
         print(f"  note: t = 1, so no tail, in {len(ones)} languages: {', '.join(ones[:40])}")
+
+
+def _percent(share: float | None) -> str:
+    """A percentage with plain spaces, so that output can be searched."""
+    from dataflows.report.numbers import percent
+
+    return percent(share).replace("\u202f", " ")

@@ -135,9 +135,9 @@ def _panel(
         )
     name = language_name(row.key)
     caption = f"{whole(row.hit)} entries occur, {whole(row.matches)} matches; " + (
-        f"entries below t = {whole(row.t)} hold {percent(row.tail)}."
+        f"entries below t\u202f=\u202f{whole(row.t)} hold {percent(row.tail)}."
         if below.size
-        else f"t = {whole(row.t)}, so no entry counts as tail."
+        else f"t\u202f=\u202f{whole(row.t)}, so no entry counts as tail."
     )
     if after is not None:
         caption += f" After the draw {whole(int(np.count_nonzero(after)))} still occur."
@@ -161,7 +161,7 @@ def _lede(stats: Mapping[str, Any], rows: list[BalanceRow]) -> str:
     english = next((row for row in rows if row.key == "en"), None)
     if stats.get("threshold") == "shared":
         start = (
-            f"One threshold, t = {whole(stats['t_en'])}, was used for every language "
+            f"One threshold, t\u202f=\u202f{whole(stats['t_en'])}, was used for every language "
             "(threshold=shared): "
             "the smaller a language, the larger the share of its matches that counts as tail."
         )
@@ -169,10 +169,10 @@ def _lede(stats: Mapping[str, Any], rows: list[BalanceRow]) -> str:
         start = (
             f"In English, entries with fewer than {whole(english.t)} matches are the tail; they "
             f"hold {percent(english.tail)} of all matches. Every other language gets the threshold "
-            f"at which its own tail holds nearest to p = {percent(p)}."
+            f"at which its own tail holds nearest to p\u202f=\u202f{percent(p)}."
         )
     else:
-        start = f"Every language gets the threshold whose tail is nearest to p = {percent(p)}."
+        start = f"Every language gets the threshold whose tail is nearest to p\u202f=\u202f{percent(p)}."
     gaps = [row for row in rows if row.gap is not None and row.t > 1]
     if gaps and stats.get("threshold") != "shared":
         worst = max(gaps, key=lambda row: row.gap or 0.0)
@@ -182,7 +182,7 @@ def _lede(stats: Mapping[str, Any], rows: list[BalanceRow]) -> str:
         )
     ones = sum(1 for row in rows if row.t <= 1)
     if ones:
-        start += f" {ones} of {len(rows)} languages are too small for a tail (t = 1)."
+        start += f" {ones} of {len(rows)} languages are too small for a tail (t\u202f=\u202f1)."
     return (
         start + " Pairs with a tail entry are never thinned; the others are, the more so the more "
         "common their entries."
@@ -192,7 +192,7 @@ def _lede(stats: Mapping[str, Any], rows: list[BalanceRow]) -> str:
 def _note(matched: Mapping[str, Any], curated: Mapping[str, Any] | None, p: float | None) -> str:
     parts = []
     if p is not None:
-        parts.append(f"p = {decimal(p, 6)}.")
+        parts.append(f"p\u202f=\u202f{decimal(p, 6)}.")
     total = matched.get("total", {})
     expected, variance = total.get("expected"), total.get("variance")
     if expected is not None:

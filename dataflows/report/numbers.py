@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_NARROW = "\u202f"  # a number and its sign stay on one line
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -24,10 +25,10 @@ def percent(share: float | None) -> str:
         return "n/a"
     value = share * 100
     if value == 0 or value == 100:
-        return f"{value:.0f} %"
+        return f"{value:.0f}{_NARROW}%"
     if abs(value) >= 0.1:
-        return f"{value:.1f} %"
-    return f"{value:.2g} %" if abs(value) >= 0.001 else "< 0.001 %"
+        return f"{value:.1f}{_NARROW}%"
+    return f"{value:.2g}{_NARROW}%" if abs(value) >= 0.001 else f"<{_NARROW}0.001{_NARROW}%"
 
 
 def decimal(value: float, digits: int = 4) -> str:

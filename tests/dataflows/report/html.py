@@ -32,7 +32,7 @@ class Element:
     @property
     def text(self) -> str:
         """All text below, white space collapsed."""
-        return " ".join("".join(self._texts()).split())
+        return " ".join("".join(self._texts()).split())  # narrow spaces too
 
     def _texts(self) -> Iterator[str]:
         for child in self.children:
