@@ -25,6 +25,7 @@ ATTEMPTS = ".headrace/attempts"
 """Below it, one directory for each stage key with the unit logs of runs in progress."""
 
 _SUPERSEDED = ".headrace/superseded"
+_RETIRED = f"{_SUPERSEDED}/retired"
 
 
 def commit(
@@ -57,7 +58,7 @@ def commit(
         "bytes": sum(s.bytes for s in shards),
         "shards": len(shards),
     }
-    manifest.run = {**_who(), **manifest.run}
+    manifest.run = {**_who(), **manifest.run, "generation": _first_generation(storage)}
     manifest.shards = write_shard_list(storage, shards)
     manifest = manifest.sealed()
     found = _existing(storage)
@@ -75,13 +76,16 @@ def commit(
 
 
 def retire(storage: Storage, digest: str) -> None:
-    """Withdraw the head ``digest``: archived first, then removed with its shards and its card."""
+    """Withdraw the head ``digest``, its shards and its card; the head is archived first.
+
+    The head goes last, so a run that is killed meanwhile can call it again.
+    """
     head = Manifest.load(storage)
     if head.digest != digest:
         raise ConflictError(f"{storage.url} holds {head.digest} by now, not {digest}; run it again")
     storage.create(f"{_SUPERSEDED}/{digest}.json", head.to_json())
-    storage.delete(KEY)
-    for key in (CARD, *storage.list("data")):
+    storage.replace(_RETIRED, str(int(head.run.get("generation", 0)) + 1).encode())
+    for key in (CARD, *storage.list("data"), KEY):
         storage.delete(key)
 
 
@@ -152,6 +156,14 @@ def _check_ledger(
     if spec.id_column and all(s.id_sum for s in shards):
         ids[spec.unit] = sum(int(s.id_sum, 16) for s in shards) % (1 << 128)
     ledger.check(parents=parents, out={spec.unit: rows}, out_id_sum=ids)
+
+
+def _first_generation(storage: Storage) -> int:
+    """Heads count up over the life of a place, so that no claim of a successor repeats."""
+    try:
+        return int(storage.read_bytes(_RETIRED))
+    except FileNotFoundError:
+        return 0
 
 
 def _existing(storage: Storage) -> Manifest | None:

@@ -162,10 +162,13 @@ class Dataset:
         return self.storage.path(self.shards()[index].file)
 
     def _reading(self, index: int) -> _ShardReader:
+        return _ShardReader(self.storage, self._shard(index))
+
+    def _shard(self, index: int) -> Shard:
         shards = self.shards()
         if not 0 <= index < len(shards):
             raise InputError(f"{self.storage.url} has {len(shards)} shards; {index} was asked for")
-        return _ShardReader(self.storage, shards[index])
+        return shards[index]
 
     def _rows(
         self, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str] | None

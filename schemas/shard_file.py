@@ -118,7 +118,11 @@ class ShardFile(io.RawIOBase):
     def _store(self, storage: Storage, digest: str) -> None:
         key = f"data/{digest}.parquet"
         if not storage.create_from_file(key, self.path, consume=True):
-            found = storage.size(key)
+            try:
+                found = storage.size(key)
+            except FileNotFoundError:
+                # The clean-up of a commit took it: ours will meet that head, and say so.
+                found = self._position
             if found != self._position:
                 raise IntegrityError(
                     f"{storage.path(key)} exists with {found} bytes, but its name belongs to a "

@@ -56,7 +56,9 @@ def read_shard_list(storage: Storage, manifest: Manifest) -> list[Shard]:
             f"{path} has checksum {found}, the manifest says {expected}: it was changed; restore "
             "it or build the dataset anew"
         )
-    table = pq.read_table(pa.BufferReader(data))
+    # One thread: Arrow's pools are not worth starting for this.
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        table = file.read(use_threads=False)
     shards = [Shard(**row) for row in table.to_pylist()]
     totals = {
         "rows": sum(s.rows for s in shards),

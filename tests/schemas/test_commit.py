@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from schemas import ids
-from schemas.commit import commit, is_tidy, tidy
+from schemas.commit import commit, is_tidy, retire, tidy
 from schemas.dataset import open_dataset
 from schemas.errors import ConflictError, HeadraceError, IntegrityError
 from schemas.ledger import Ledger
@@ -121,6 +121,28 @@ def test_of_two_that_supersede_one_wins(tmp_path: Path) -> None:
     digests = {r for r in results if len(r) == 64}
     assert digests == {Manifest.load(root).digest}
     assert verify(root) == []
+
+
+def test_retire_withdraws_a_head_and_lineage_goes_on(root: Storage) -> None:
+    """Commit, supersede, retire, and the same again: no claim of an earlier life stands in the way."""
+    tables = [samples.pool(10, seed=n) for n in range(3)]
+
+    def made(n: int, supersede: str | None = None) -> Manifest:
+        shards = samples.write(root, POOL, tables[n])
+        return commit(root, samples.head(POOL, tables[n]), shards, supersede=supersede)
+
+    generations = []
+    for last in (1, 2, 1):
+        first = made(0)
+        second = made(last, supersede=first.digest)
+        generations += [first.run["generation"], second.run["generation"]]
+        with pytest.raises(ConflictError, match=f"holds {second.digest} by now"):
+            retire(root, first.digest)
+        retire(root, second.digest)
+        assert not root.exists(KEY) and root.list("data") == [] and not root.exists("README.md")
+        archived = root.read_bytes(f".headrace/superseded/{second.digest}.json")
+        assert Manifest.from_json(archived, "archive").digest == second.digest
+    assert generations == [0, 1, 2, 3, 4, 5]
 
 
 # -- conservation ----------------------------------------------------------------------------

@@ -82,6 +82,13 @@ def test_totals_outside_the_ledger_are_compared() -> None:
         Ledger().check(out={"record": 4})
 
 
+def test_remove_takes_a_kind_out_and_returns_it() -> None:
+    book = funnel()
+    assert book.remove("text", "out") == (8, 80)
+    assert book.count("text", "out") == 0 and book.count("text", "in") == 10
+    assert book.remove("image", "out") == (0, 0)
+
+
 def test_unregistered_words_are_refused() -> None:
     for bad in (
         ("text", "rejected", "because", 1),

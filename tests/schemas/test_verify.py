@@ -69,6 +69,7 @@ DAMAGE: dict[str, tuple[Callable[[Storage], None], str]] = {
     "changed shard list": (lambda r: flip(r, Manifest.load(r).shards["file"], 50), "has checksum"),
     "missing shard list": (lambda r: r.delete(Manifest.load(r).shards["file"]), "is missing"),
     "forged row count": (lambda r: forge(r, rows=1), "rows in 1 row groups, the shard list says 1"),
+    "forged row groups": (lambda r: forge(r, row_groups=9), "row groups, the shard list says"),
     "forged ids": (lambda r: forge(r, id_sum="0" * 32), "its ids add up to"),
     "forged name": (lambda r: forge(r, digest="0" * 64), "is named for another content"),
 }
