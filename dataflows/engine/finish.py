@@ -10,8 +10,9 @@ from dataflows.engine.sources import code_digest, library_versions
 from dataflows.engine.stage import Graph, JobContext
 from dataflows.transforms.results import UnitResult
 from schemas.commit import commit, retire
-from schemas.errors import IntegrityError
+from schemas.errors import ConflictError, IntegrityError
 from schemas.manifest import Manifest
+from schemas.redact import without_secrets
 from schemas.table_schemas import SCHEMAS
 
 
@@ -39,15 +40,16 @@ def commit_stage(
         code=code_digest(stage.module),
         libraries=library_versions(stage.libraries),
         stage_key=context.key,
-        inputs=[dict(pin) for pin in stage.pinned],
+        inputs=[{**pin, "path": without_secrets(str(pin["path"]))} for pin in stage.pinned],
         stats=result.stats,
         blobs=result.blobs,
         warnings=warnings,
         licence=_licences(context),
         run=run,
     )
-    _commit_dead_letters(manifest, context, result)
     head = line.head.digest if line.head is not None else None
+    _refuse_early(context, result, head)
+    _commit_dead_letters(manifest, context, result)
     return commit(
         context.storage,
         manifest,
@@ -55,6 +57,19 @@ def commit_stage(
         parents=_expected_in(context),
         supersede=head,
     )
+
+
+def _refuse_early(context: JobContext, result: UnitResult, head: str | None) -> None:
+    """What the commit would refuse is refused before the dead letters of the head in place change."""
+    result.ledger.check(parents=_expected_in(context))
+    now = Manifest.load(context.storage) if context.storage.exists("manifest.json") else None
+    if now is not None and now.digest != head and now.stage_key != context.key:
+        run = now.run
+        raise ConflictError(
+            f"{context.storage.url} was committed meanwhile by another run: {now.digest}, on "
+            f"{run.get('host', '?')} at {run.get('committed', '?')} with another configuration. Choose "
+            "another output=, or add --replace to supersede it"
+        )
 
 
 def _check_shuffle(name: str, result: UnitResult) -> None:

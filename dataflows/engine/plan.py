@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dataflows.engine.sources import code_digest, library_versions
-from dataflows.engine.stage import Graph, Stage
+from dataflows.engine.stage import Graph, Stage, Wanted
 from schemas.errors import InputError
 from schemas.manifest import Manifest
 from schemas.storage import Storage, storage
@@ -59,17 +60,51 @@ def head_of(store: Storage) -> Manifest | None:
 
 
 def external_digests(graph: Graph) -> dict[str, str]:
-    """Digests of the datasets that the graph starts from."""
+    """Digests of the datasets that the graph starts from.
+
+    Raises InputError for a place without a dataset, and for a dataset of another kind.
+    """
     digests = {}
     for name, url in graph.externals.items():
-        head = head_of(storage(url))
+        wanted = graph.wanted.get(name, Wanted(name))
+        place = storage(url)
+        is_file = place.is_local and os.path.isfile(place.url)
+        head = None if is_file else head_of(place)
+        if is_file:
+            raise InputError(
+                f"{wanted.setting}={url} is a file, and a committed dataset is needed; make one of it with "
+                f"`dataflows run ingest input={url} output=...` and give its records"
+            )
         if head is None:
             raise InputError(
-                f"{url} is not a committed dataset (no manifest.json); give the directory that holds one, "
-                "or ingest the files first"
+                f"{wanted.setting}={url} is not a committed dataset (no manifest.json)"
+                f"{_below(place, wanted)}"
             )
+        _check_kind(url, head, wanted)
         digests[name] = head.digest
     return digests
+
+
+def _below(place: Storage, wanted: Wanted) -> str:
+    """What to do where there is no dataset: often the run's directory was given, not the stage's."""
+    if wanted.schema is not None and place.at(wanted.schema).exists("manifest.json"):
+        return f"; it is the output of a run: give {place.url}/{wanted.schema}"
+    return "; give the directory that holds one, or ingest the files first"
+
+
+def _check_kind(url: str, head: Manifest, wanted: Wanted) -> None:
+    found = head.schema["name"]
+    if wanted.schema is not None and found != wanted.schema:
+        raise InputError(
+            f"{wanted.setting}={url} holds a dataset of kind {found}, but one of kind {wanted.schema} "
+            "is needed"
+        )
+    missing = [name for name in wanted.columns if name not in head.spec.arrow.names]
+    if missing:
+        raise InputError(
+            f"{wanted.setting}={url} ({found}) has no column {missing[0]} (its columns: "
+            f"{', '.join(head.spec.arrow.names)})"
+        )
 
 
 def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:

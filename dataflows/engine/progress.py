@@ -43,9 +43,7 @@ class Progress:
         units, rows = self._read()
         seconds = time.monotonic() - self._started
         rate = (rows - self._before[1]) / max(seconds, 1e-9)
-        return (
-            f"{self._stage}: {units:,} units done, {rows:,} rows, {rate:,.0f} rows/s, {seconds:,.0f} s"
-        )
+        return f"{self._stage}: {units:,} units done, {rows:,} rows, {rate:,.0f} rows/s, {seconds:,.0f} s"
 
     def _watch(self) -> None:
         while not self._stop.wait(1.0 if self._tty else 10.0):

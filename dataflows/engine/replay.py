@@ -62,6 +62,11 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
     if not letters_place.exists("manifest.json"):
         raise InputError(f"{place.url}: no row failed (no {letters_place.url}); nothing to replay")
     letters = open_dataset(letters_place)
+    if letters.manifest.digest in {p["digest"] for p in old.manifest.parents}:
+        # A replay was cut off after its commit: its rows are in, what it left is written down.
+        left = [Shard(**shard) for shard in old.manifest.run.get("letters", [])]
+        _settle_letters(letters, left, old.manifest)
+        return old.manifest
     schema = old.manifest.schema["name"]
     if schema not in AGAIN:
         raise UsageError(
@@ -71,19 +76,30 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
     table = pa.concat_tables(list(letters.tables()))
     replayed: Replayed = getattr(import_module(module), function)(old, table, dict(settings))
     shards, ledger, stats = _write(old, replayed)
+    left = _letter_shards(letters, replayed.outcome.dead)
     manifest = dataclasses.replace(
         old.manifest,
         counts=ledger.rows(),
         parents=[
+            *(p for p in old.manifest.parents if p["name"] not in (place.name, letters_place.name)),
             {"name": place.name, "digest": old.manifest.digest},
             {"name": letters_place.name, "digest": letters.manifest.digest},
         ],
-        config={**old.manifest.config, "replay": dict(settings)},
+        config={
+            **old.manifest.config,
+            "replay": {**old.manifest.config.get("replay", {}), **settings},
+        },
         stats=stats,
-        run={**run, "generation": old.manifest.run.get("generation", 0)},
+        run={
+            **run,
+            "inputs": old.manifest.run.get("inputs", {}),
+            "letters": [vars(shard) for shard in left],
+        },
     )
-    _new_letters(letters, replayed.outcome, manifest)
-    return commit(place, manifest, shards, supersede=old.manifest.digest)
+    # The rows first: a letter goes only when what came of it is committed.
+    committed = commit(place, manifest, shards, supersede=old.manifest.digest)
+    _settle_letters(letters, left, committed)
+    return committed
 
 
 def _write(old: Dataset, replayed: Replayed) -> tuple[list[Shard], Ledger, dict[str, Any]]:
@@ -136,15 +152,21 @@ def _merged(
     return result
 
 
-def _new_letters(letters: Dataset, outcome: Outcome, manifest: Manifest) -> None:
-    """The rows that failed again replace the old dead letters; without any, those are withdrawn."""
-    if outcome.dead is None or outcome.dead.num_rows == 0:
+def _letter_shards(letters: Dataset, dead: pa.Table | None) -> list[Shard]:
+    """The rows that failed again, written beside the old letters; not committed yet."""
+    if dead is None or dead.num_rows == 0:
+        return []
+    with ShardWriter(letters.storage, DEAD_LETTERS) as writer:
+        writer.write(dead)
+        return writer.close()
+
+
+def _settle_letters(letters: Dataset, left: list[Shard], manifest: Manifest) -> None:
+    """Rows that failed again replace the old dead letters; without any, those are withdrawn."""
+    if not left:
         retire(letters.storage, letters.manifest.digest)
         return
-    with ShardWriter(letters.storage, DEAD_LETTERS) as writer:
-        writer.write(outcome.dead)
-        shards = writer.close()
     again = dataclasses.replace(
         letters.manifest, parents=manifest.parents, config=manifest.config, run=dict(manifest.run)
     )
-    commit(letters.storage, again, shards, supersede=letters.manifest.digest)
+    commit(letters.storage, again, left, supersede=letters.manifest.digest)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import shlex
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ from schemas.commit import is_tidy, tidy
 from schemas.dataset import open_dataset
 from schemas.errors import ConflictError, HeadraceError, JobError
 from schemas.manifest import Manifest
+from schemas.redact import without_secrets
 from schemas.storage import Storage, storage
 
 if TYPE_CHECKING:
@@ -53,15 +56,19 @@ class RunSettings:
 
 
 def command_line() -> str:
-    """The command as typed, without what could be a secret: user names and passwords in URLs."""
+    """The command as typed, without what could be a secret: Beam's flags, user names and passwords
+    in URLs, and their query strings."""
     words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
-    return re.sub(r"://[^/\s@]+@", "://", " ".join(shlex.quote(word) for word in words))
+    cut = words.index("--") if "--" in words else len(words)
+    more = " -- ..." if cut < len(words) else ""
+    return " ".join(shlex.quote(without_secrets(word)) for word in words[:cut]) + more
 
 
-def run_directory(output: str) -> Path | None:
-    """Where a run on a local disk keeps its log and progress; None for object stores."""
+def run_directory(output: str) -> Path:
+    """Where a run keeps its log and progress: beside a local output, else in this user's cache."""
     if "://" in output and not output.startswith("file://"):
-        return None
+        name = hashlib.blake2b(output.encode(), digest_size=8).hexdigest()
+        return Path.home() / ".cache" / "headrace" / "runs" / name
     return Path(output.removeprefix("file://")) / ".run"
 
 
@@ -97,12 +104,29 @@ def run_graph(graph: Graph, settings: RunSettings) -> dict[str, Manifest]:
                 return done
             seconds = time.monotonic() - started
             say(
-                f"{label}: {manifest.totals['rows']:,} rows in {manifest.totals['shards']} shards, "
+                f"{label}: {manifest.totals['rows']:,} rows in {_count(manifest.totals['shards'], 'shard')}, "
                 f"{manifest.digest[:12]}, {seconds:.1f} s"
             )
+            _say_warnings([w for w in manifest.warnings if w not in stage.warnings])
         digests[stage.name] = manifest.digest
         done[stage.name] = manifest
     return done
+
+
+_SHOWN_WARNINGS = 3
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _say_warnings(warnings: list[str]) -> None:
+    """What a stage found odd about this very input; the first few, for the report has them all."""
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        say(f"  warning: {warning}")
+    if len(warnings) > _SHOWN_WARNINGS:
+        more = len(warnings) - _SHOWN_WARNINGS
+        say(f"  and {_count(more, 'warning')} more: `dataflows report` shows them all")
 
 
 def _refuse_replacing(lines: list[planning.PlanLine], settings: RunSettings) -> None:
@@ -112,10 +136,11 @@ def _refuse_replacing(lines: list[planning.PlanLine], settings: RunSettings) -> 
     if changed:
         first = changed[0]
         assert first.head is not None
+        place = storage(settings.output).path(first.stage.name)
         raise ConflictError(
-            f"{settings.output}/{first.stage.name} holds dataset {first.head.digest[:12]} made otherwise: "
-            f"{first.why}. Choose another output=, or add --replace to supersede it "
-            f"(its manifest is kept); `dataflows plan` shows what would run"
+            f"{place} holds dataset {first.head.digest[:12]} made otherwise: {first.why}. Choose "
+            "another output=, or add --replace to supersede it (its manifest is kept); `dataflows plan` "
+            "shows what would run"
         )
 
 
@@ -133,12 +158,13 @@ def _run_stage(
     digests: Mapping[str, str | None],
     settings: RunSettings,
 ) -> Manifest:
-    from dataflows.transforms.sink import Sink  # Beam is loaded only from here on
+    from dataflows.transforms.sink import JOB, Sink  # Beam is loaded only from here on
 
     assert line.key is not None
     output = storage(settings.output)
     run_dir = run_directory(settings.output)
-    progress_dir = run_dir / "progress" / line.key if run_dir else None
+    here = not settings.runner.remote  # workers elsewhere cannot write to this machine
+    progress_dir = run_dir / "progress" / line.key if here else None
     context = JobContext(
         stage=stage,
         key=line.key,
@@ -155,11 +181,11 @@ def _run_stage(
         progress_dir=context.progress_dir,
     )
     started = datetime.now(UTC)
-    result = sink.finished("all")
+    result = sink.finished(JOB)
     if result is None:
         with Progress(stage.name, progress_dir):
             _submit(context, sink, settings, run_dir)
-        result = sink.finished("all")
+        result = sink.finished(JOB)
     if result is None:
         head = planning.head_of(context.storage)
         if head is not None and head.stage_key == line.key:
@@ -172,13 +198,14 @@ def _run_stage(
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         "command": settings.command,
+        "inputs": {n: without_secrets(s.url) for n, s in _inputs(graph, stage, output).items()},
     }
     return commit_stage(
         graph, context, result, {n: str(digests[n]) for n in stage.inputs}, line, run
     )
 
 
-def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Path | None) -> None:
+def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Path) -> None:
     """Build the pipeline of the stage's job and run it to its end."""
     import apache_beam as beam
 
@@ -187,11 +214,12 @@ def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Pat
     module, _, function = context.stage.job.partition(":")
     job = getattr(import_module(module), function)(context, sink)
     choice = settings.runner.for_one_unit() if context.stage.single else settings.runner
-    runner, options = make_runner(choice)
-    pipeline = beam.Pipeline(runner=runner, options=options)
-    _ = pipeline | context.stage.name >> job | "Result" >> RecordResult(sink)
     with _quiet(run_dir) as log:
+        runner, options = make_runner(choice, log)
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        _ = pipeline | context.stage.name >> job | "Result" >> RecordResult(sink)
         try:
+            running = None
             running = pipeline.run()
             if choice.describes_only:
                 raise Described(context.stage.name)
@@ -199,16 +227,27 @@ def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Pat
         except Described:
             raise
         except KeyboardInterrupt:
+            _end_workers()
             raise
         except Exception as error:
-            raise _as_user_error(context.stage.name, error, log) from None
+            died = _end_workers()
+            found = _as_user_error(context.stage.name, error, log)
+            if died is not None and isinstance(found, JobError):
+                raise JobError(f"{context.stage.name}: {died}. The log is {log}") from None
+            raise found from None
+
+
+def _end_workers() -> str | None:
+    """No worker process outlives its job; returns how one died, if one did."""
+    module = sys.modules.get("dataflows.engine.workers")
+    return module.end_all() if module else None
 
 
 class _quiet:  # noqa: N801  reads as a statement
     """Beam's log goes to a file of the run, so the screen shows progress and messages for people."""
 
-    def __init__(self, run_dir: Path | None) -> None:
-        self.path = (run_dir or Path.home() / ".cache" / "headrace" / "run") / "job.log"
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "job.log"
 
     def __enter__(self) -> Path:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,11 +255,20 @@ class _quiet:  # noqa: N801  reads as a statement
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root = logging.getLogger()
         self._before, root.handlers = root.handlers, [self._handler]
+        self._hook, threading.excepthook = threading.excepthook, self._thread_failed
         return self.path
 
     def __exit__(self, *exc: object) -> None:
+        threading.excepthook = self._hook
         logging.getLogger().handlers = self._before
         self._handler.close()
+
+    @staticmethod
+    def _thread_failed(args: threading.ExceptHookArgs) -> None:
+        """Threads that lose their worker say so here; the job's own error tells the user."""
+        name = args.thread.name if args.thread else "a thread"
+        error = args.exc_value
+        logging.warning("%s ended with an error", name, exc_info=error if error else None)
 
 
 _MARKED = re.compile(r"schemas\.errors\.(\w+): (.*?)(?: \[while running|\n|$)", re.DOTALL)

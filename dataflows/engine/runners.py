@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
@@ -27,6 +28,11 @@ class RunnerChoice:
     name: str = IN_PROCESS
     workers: int = 1
     options: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def remote(self) -> bool:
+        """Whether jobs leave this machine and go on without it."""
+        return self.name in ("dataflow", "spark", "flink")
 
     @property
     def describes_only(self) -> bool:
@@ -114,19 +120,25 @@ def prism_location(choice: RunnerChoice) -> str | None:
     )
 
 
-def make_runner(choice: RunnerChoice) -> tuple[PipelineRunner, PipelineOptions]:
-    """The runner object and its options. Never ``DirectRunner``: it may download another runner."""
+def make_runner(
+    choice: RunnerChoice, log: Path = Path(os.devnull)
+) -> tuple[PipelineRunner, PipelineOptions]:
+    """The runner object and its options; worker processes print to ``log``.
+
+    Never ``DirectRunner``: it may download another runner.
+    """
     from apache_beam.options.pipeline_options import PipelineOptions
 
     if choice.name == IN_PROCESS:
         from apache_beam.runners.portability.fn_api_runner import fn_runner
 
-        mode = "multi_processing" if choice.workers > 1 else "in_memory"
-        flags = [
-            f"--direct_num_workers={choice.workers}",
-            f"--direct_running_mode={mode}",
-            *choice.options,
-        ]
+        flags = [f"--direct_num_workers={choice.workers}", *choice.options]
+        if choice.workers > 1:
+            from dataflows.engine.worker_runner import WorkerRunner
+            from dataflows.engine.workers import WorkerProcesses
+
+            runner = WorkerRunner(default_environment=WorkerProcesses(log))
+            return runner, PipelineOptions(flags)
         return fn_runner.FnApiRunner(), PipelineOptions(flags)
     flags = list(choice.options)
     if choice.name == "prism":

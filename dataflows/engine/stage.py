@@ -48,12 +48,26 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What an external dataset must be: its setting's name, its schema or else columns it must have."""
+
+    setting: str
+    schema: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Graph:
-    """The stages of one run in an order in which they can run, and the datasets they start from."""
+    """The stages of one run in an order in which they can run, and the datasets they start from.
+
+    ``wanted`` says of external datasets what they must be, so that a wrong one is refused before
+    any stage runs.
+    """
 
     recipe: str
     stages: tuple[Stage, ...]
     externals: Mapping[str, str] = field(default_factory=dict)  # name -> dataset location
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; KeyError if there is none."""

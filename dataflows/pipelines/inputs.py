@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataflows.engine.stage import Stage
+from dataflows.engine.stage import Stage, Wanted
 from schemas.errors import UsageError
 from schemas.storage import storage
 
@@ -27,13 +28,31 @@ class Columns(BaseModel):
     sha256: str | None = Field(None, description="SHA-256 of the image, hexadecimal")
 
 
+def split_input(value: str | list[str]) -> list[str]:
+    """The locations of ``input=``: separated by commas, unless a file has just that name."""
+    if isinstance(value, str):
+        value = [value] if os.path.exists(value.strip()) else value.split(",")
+    return [part.strip() for part in value if part.strip()]
+
+
 def is_dataset(location: str) -> bool:
-    """Whether a committed dataset lies at ``location``."""
-    return storage(location).exists("manifest.json")
+    """Whether a committed dataset lies at ``location``; a file is none.
+
+    Raises UsageError for the output of a run, whose datasets lie one level deeper.
+    """
+    place = storage(location)
+    if place.is_local and os.path.isfile(place.url):
+        return False
+    if place.exists("manifest.json"):
+        return True
+    if place.at("records").exists("manifest.json"):
+        inner = f"{location.rstrip('/')}/records"
+        raise UsageError(f"input={location} is the output of a run; give its records: {inner}")
+    return False
 
 
 def records_stages(
-    config: Config, stages: list[Stage], externals: dict[str, str]
+    config: Config, stages: list[Stage], externals: dict[str, str], wanted: dict[str, Wanted]
 ) -> tuple[str, ...]:
     """Add the stage that makes records, or the committed datasets that hold them; returns their names.
 
@@ -77,4 +96,5 @@ def records_stages(
         )
     names = tuple(f"records-{number:03d}" for number in range(len(committed)))
     externals.update(zip(names, committed, strict=True))
+    wanted.update(dict.fromkeys(names, Wanted("input", "records")))
     return names

@@ -161,4 +161,4 @@ def _letter(run: Run, stage: str, source: str, position: int) -> tuple[str, str]
 def sources(run: Run) -> list[str]:
     """Names of the pool's input datasets in the order of their ordinals."""
     parents = run.datasets["pool"].manifest.parents
-    return [p["name"] for p in parents if p["name"] != "evaluation"]
+    return [p["name"] for p in parents if p["name"].startswith("records")]

@@ -61,7 +61,7 @@ class UnitResult:
 def merge_results(results: Iterable[UnitResult]) -> UnitResult:
     """All units of a job as one result: shards in the order of unit names, each unit counted once."""
     by_name = {result.unit: result for result in results}
-    total = UnitResult(unit="all")
+    total = UnitResult(unit="")
     for name in sorted(by_name):
         result = by_name[name]
         total.shards.extend(result.shards)

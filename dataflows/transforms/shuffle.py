@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from schemas.writer import ShardWriter
 
 BUCKET_WIDTH = 8
 _TAG = b"headrace.fragment"
+_HELD_BYTES = 128 * 2**20
 _SEPARATOR = "\x1f"
 
 Split = Callable[[pa.Table], Iterable[tuple[str, pa.Table]]]
@@ -57,7 +59,9 @@ class _Map(beam.DoFn):
     def process(self, element: bytes) -> Iterator[object]:
         unit = Unit.from_bytes(element)
         result = UnitResult(f"map-{unit.name}")
-        number = 0
+        waiting: dict[str, list[pa.Table]] = {}
+        sent = itertools.count()
+        held = 0
         with ShardWriter(self._sink.dead_letters, SCHEMAS["dead_letters"]) as dead:
             for outcome in self._step(unit):
                 if outcome.dead is not None and outcome.dead.num_rows:
@@ -66,12 +70,25 @@ class _Map(beam.DoFn):
                 result.stats = merge_stats(result.stats, outcome.stats)
                 for key, part in self._split(outcome.table):
                     if part.num_rows:
-                        tag = f"{unit.name}/{number:06d}".encode()
-                        yield key, part.replace_schema_metadata({_TAG: tag})
-                        number += 1
+                        waiting.setdefault(key, []).append(part)
+                        held += part.nbytes
+                if held > _HELD_BYTES:
+                    yield from self._send(unit.name, waiting, sent)
+                    held = 0
+            yield from self._send(unit.name, waiting, sent)
             result.dead = dead.close()
         result.sent = result.ledger.remove(SCHEMAS[self._sink.schema].unit, "out")
         yield beam.pvalue.TaggedOutput(self.RESULTS, result.to_bytes())
+
+    @staticmethod
+    def _send(
+        unit: str, waiting: dict[str, list[pa.Table]], numbers: Iterator[int]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """One fragment a key: with thousands of keys a table has few rows of each."""
+        for key in sorted(waiting):
+            tag = f"{unit}/{next(numbers):08d}".encode()
+            yield key, pa.concat_tables(waiting[key]).replace_schema_metadata({_TAG: tag})
+        waiting.clear()
 
 
 class _Reduce(beam.DoFn):

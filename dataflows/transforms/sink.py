@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from dataflows.transforms.results import UnitResult
-from schemas.dataset import put_blob
+from schemas.dataset import BLOBS, put_blob
+from schemas.ids import id128
 from schemas.step import Outcome, merge_stats
 from schemas.storage import Storage
 from schemas.table_schemas import SCHEMAS
 from schemas.writer import ShardWriter
 
 SHARD_BYTES = 256 * 2**20
+JOB = ""
+"""Name under which the result of a whole job is fixed."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,30 @@ class Sink:
     progress_dir: str | None = None
 
     def log_key(self, unit: str) -> str:
-        return f".headrace/attempts/{self.key}/{unit}.json"
+        """Key of a unit's log. Names hold languages of metadata, so they are hashed, not trusted."""
+        name = "result" if unit == JOB else f"unit-{id128(unit.encode()).hex()}"
+        return f".headrace/attempts/{self.key}/{name}.json"
 
     def finished(self, unit: str) -> UnitResult | None:
-        """The committed result of ``unit`` if an earlier attempt finished it."""
+        """The fixed result of ``unit`` if an earlier attempt finished it and its files are there.
+
+        Another configuration's commit removes files that it does not name, and may leave their logs.
+        """
         try:
-            return UnitResult.from_bytes(self.storage.read_bytes(self.log_key(unit)))
+            result = UnitResult.from_bytes(self.storage.read_bytes(self.log_key(unit)))
         except FileNotFoundError:
             return None
+        if self._all_there(result):
+            return result
+        self.storage.delete(self.log_key(unit))
+        return None
+
+    def _all_there(self, result: UnitResult) -> bool:
+        blobs = (f"{BLOBS}/{blob['digest']}" for blob in result.blobs.values())
+        mine = [*(shard.file for shard in result.shards), *blobs]
+        return all(self.storage.exists(key) for key in mine) and all(
+            self.dead_letters.exists(shard.file) for shard in result.dead
+        )
 
     def fix(self, result: UnitResult) -> UnitResult:
         """Make ``result`` the unit's result by one exclusive create; of two attempts the first wins."""

@@ -34,6 +34,7 @@ from dataflows.engine.runners import RunnerChoice
 from dataflows.engine.stage import Graph, JobContext, Unit
 from dataflows.pipelines.metaclip2.matches import automata_of
 from dataflows.pipelines.metaclip2.recipe import Config, graph
+from dataflows.transforms.reading import Ref
 from dataflows.transforms.units import UnitStep
 from schemas.commit import commit
 from schemas.dataset import open_dataset
@@ -186,7 +187,7 @@ def plain_seconds(run: Path, source: Path, output: Path) -> tuple[float, float]:
     shutil.rmtree(output, ignore_errors=True)
     os.sync()
     start, busy = time.perf_counter(), time.process_time()
-    automata = automata_of(str(run / "automata"))
+    automata = automata_of(Ref.of(open_dataset(run / "automata")))
     identifier = Identifier()
     with ShardWriter(storage(output), MATCHES) as writer:
         for table in open_dataset(source).tables():

@@ -23,6 +23,7 @@ from schemas.dataset import open_dataset
 from schemas.errors import IntegrityError
 from schemas.ledger import Ledger
 from schemas.step import Outcome
+from schemas.table_schemas import BALANCE
 
 BLOB = "probabilities"
 
@@ -35,6 +36,7 @@ def _one() -> Iterator[Unit]:
 class _Balance:
     counts: str
     metadata: str
+    matched: int | None  # matches that the counts must add up to; None when only valid ones count
     config: Mapping[str, Any]
 
     def metadata_tables(self) -> Iterator[pa.Table]:
@@ -45,6 +47,12 @@ class _Balance:
 
     def thresholds(self) -> tuple[dict[str, LanguageCounts], Thresholds]:
         counts = of_tables(open_dataset(self.counts).tables())
+        counted = sum(c.matches for c in counts.values())
+        if self.matched is not None and counted != self.matched:
+            raise IntegrityError(
+                f"balance: the counts add up to {counted:,} matches, but {self.matched:,} were written; "
+                "thresholds would be wrong. Remove the dataset `counts` and run the recipe again"
+            )
         found = find_thresholds(
             counts,
             metadata_sizes(self.metadata_tables()),
@@ -56,6 +64,7 @@ class _Balance:
         return counts, found
 
     def outcomes(self, counts: dict[str, LanguageCounts], found: Thresholds) -> Iterator[Outcome]:
+        table = BALANCE.empty()
         for table in balance_tables(counts, found, self.metadata_tables()):
             ledger = Ledger()
             ledger.add("entry", "created", "derived", table.num_rows)
@@ -103,6 +112,14 @@ class _BalanceJob(beam.PTransform):
         )
 
 
+def _matches_counted(context: JobContext) -> int | None:
+    """What `matches` says it wrote, if the counts run over all of it."""
+    parents = {p["name"] for p in context.inputs["counts"].manifest.parents}
+    if "valid" in parents:
+        return None
+    return int(context.inputs["matches"].manifest.stats.get("entries", 0))
+
+
 def balance(context: JobContext, sink: Sink) -> _BalanceJob:
     """One unit: English must be known before any other language, and counts are sparse."""
     counted = context.inputs["counts"].manifest.stats.get("fingerprint")
@@ -115,6 +132,7 @@ def balance(context: JobContext, sink: Sink) -> _BalanceJob:
     step = _Balance(
         context.inputs["counts"].storage.url,
         context.inputs["metadata"].storage.url,
+        _matches_counted(context),
         dict(context.config),
     )
     return _BalanceJob(step, sink)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from curation.metaclip2 import counts as counting
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.valid_rows import valid_tables
-from dataflows.transforms.reading import DatasetUnits
+from dataflows.transforms.reading import DatasetUnits, Ref
 from dataflows.transforms.shuffle import CombineUnits, TableCombine, by_value
 from dataflows.transforms.sink import Sink
 from schemas.ledger import Ledger
@@ -22,7 +22,7 @@ from schemas.step import Outcome
 class _Count:
     """Counts of one unit, summed inside the worker before anything is sent."""
 
-    valid: str | None
+    valid: Ref | None
 
     def __call__(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
         total: pa.Table | None = None
@@ -46,8 +46,8 @@ def _rows(fingerprint: str, key: str, table: pa.Table) -> Outcome:
 
 def counts(context: JobContext, sink: Sink) -> CombineUnits:
     """Aggregated inside each unit, then combined by language; hot languages are fanned out."""
-    units = DatasetUnits((context.inputs["matches"].storage.url,))
+    units = DatasetUnits((Ref.of(context.inputs["matches"]),))
     valid = context.inputs.get("valid")
-    step = _Count(valid.storage.url if valid is not None else None)
+    step = _Count(Ref.of(valid) if valid is not None else None)
     rows = partial(_rows, context.inputs["matches"].manifest.stats.get("fingerprint", ""))
     return CombineUnits(units, step, TableCombine(_fold), rows, sink)

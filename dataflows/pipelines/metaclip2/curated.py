@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from curation.metaclip2.draw import draw, whole_images
 from dataflows.engine.stage import JobContext, Unit
-from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.shuffle import Shuffle, ShuffleUnits
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import RunUnits
-from schemas.dataset import Dataset, open_dataset
+from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
 from schemas.ids import id_sum
 from schemas.ledger import Ledger
@@ -69,13 +69,13 @@ def _by_record_shard(table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
 class _Attach:
     """Reads one shard of records once, front to back, and takes the pictures of the kept rows."""
 
-    records: tuple[str, ...]
+    records: tuple[Ref, ...]
 
     def __call__(self, key: str, table: pa.Table) -> Outcome:
         source, shard = (int(part) for part in key.split("-"))
         table = table.sort_by([("image_id", "ascending"), ("pair_id", "ascending")])
         rows = table.column("row").to_numpy()
-        images = shard_images(open_dataset(self.records[source]), shard, rows)
+        images = shard_images(self.records[source].open(), shard, rows)
         ids = table.column("pair_id")
         ledger = Ledger()
         ledger.add("text", "in", "", table.num_rows, id_sum(ids))
@@ -117,7 +117,7 @@ def curated(context: JobContext, sink: Sink) -> beam.PTransform:
     config = context.config
     seed = context.stage.seed
     assert seed is not None
-    units = DatasetUnits((context.inputs["matched"].storage.url,))
+    units = DatasetUnits((Ref.of(context.inputs["matched"]),))
     step = _Draw(seed, config["epoch"], config["mode"])
     if config["images"] == "generated":
         pictures = partial(_render, config["image_size"])
@@ -127,7 +127,7 @@ def curated(context: JobContext, sink: Sink) -> beam.PTransform:
     records = [context.inputs[name] for name in names]
     if not any(has_pictures(dataset) for dataset in records):
         return RunUnits(units, step, sink)
-    attach = _Attach(tuple(dataset.storage.url for dataset in records))
+    attach = _Attach(tuple(Ref.of(dataset) for dataset in records))
     return ShuffleUnits(units, step, Shuffle(_by_record_shard, attach), sink)
 
 

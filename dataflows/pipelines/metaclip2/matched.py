@@ -11,24 +11,23 @@ from curation.metaclip2.probabilities import Probabilities
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.balance import BLOB
 from dataflows.pipelines.metaclip2.valid_rows import only_valid
-from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import RunUnits
-from schemas.dataset import open_dataset
 from schemas.step import Outcome
 
 
 @lru_cache(maxsize=1)
-def _probabilities(url: str) -> Probabilities:
-    return Probabilities.open(open_dataset(url).blob(BLOB))
+def _probabilities(balance: Ref) -> Probabilities:
+    return Probabilities.open(balance.open().blob(BLOB))
 
 
 @dataclass(frozen=True)
 class _WithProbability:
     """Images are kept whole: how many texts of an image matched is a column."""
 
-    balance: str
-    valid: str | None
+    balance: Ref
+    valid: Ref | None
     mode: str
 
     def __call__(self, unit: Unit) -> Iterator[Outcome]:
@@ -47,8 +46,8 @@ def matched(context: JobContext, sink: Sink) -> RunUnits:
     """Shard by shard: all texts of an image lie in one shard."""
     valid = context.inputs.get("valid")
     step = _WithProbability(
-        context.inputs["balance"].storage.url,
-        valid.storage.url if valid is not None else None,
+        Ref.of(context.inputs["balance"]),
+        Ref.of(valid) if valid is not None else None,
         context.config["mode"],
     )
-    return RunUnits(DatasetUnits((context.inputs["matches"].storage.url,)), step, sink)
+    return RunUnits(DatasetUnits((Ref.of(context.inputs["matches"]),)), step, sink)

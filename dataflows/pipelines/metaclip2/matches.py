@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.guard import guard
 from curation.metaclip2.language import Identifier
 from curation.metaclip2.match import match
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.automata import BLOB, fingerprint
-from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.pipelines.metaclip2.pool import ROW
+from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import RunUnits
 from kernels.matching import Automaton
-from schemas.dataset import open_dataset
+from schemas.dataset import Dataset
 from schemas.step import Outcome
 
 
 class _Automata(Mapping[str, Automaton]):
     """The automata of a committed dataset, each copied to this machine and mapped on first use."""
 
-    def __init__(self, url: str) -> None:
-        self._dataset = open_dataset(url)
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
         prefix = BLOB.format("")
         self._keys = {n.removeprefix(prefix): n for n in self._dataset.manifest.blobs}
         self._open: dict[str, Automaton] = {}
@@ -44,9 +50,9 @@ class _Automata(Mapping[str, Automaton]):
 
 
 @lru_cache(maxsize=1)
-def automata_of(url: str) -> _Automata:
+def automata_of(ref: Ref) -> _Automata:
     """The automata by metadata key; opened once a process."""
-    return _Automata(url)
+    return _Automata(ref.open())
 
 
 @lru_cache(maxsize=1)
@@ -54,19 +60,27 @@ def _identifier() -> Identifier:
     return Identifier()
 
 
+def _match(table: pa.Table, *args: Any, **settings: Any) -> Outcome:
+    """``match`` of a table that carries its row numbers, which dead letters name."""
+    return match(table.drop_columns([ROW]), *args, **settings)
+
+
 @dataclass(frozen=True)
 class Match:
     """The step over a shard of the pool."""
 
-    automata: str
+    automata: Ref
     isolation: bool
     fingerprint: str
 
     def __call__(self, unit: Unit) -> Iterator[Outcome]:
+        row = 0
         for table in unit_tables(unit):
+            numbers = pa.array(np.arange(row, row + table.num_rows))
+            row += table.num_rows
             outcome = guard(
-                match,
-                table,
+                _match,
+                table.append_column(ROW, numbers),
                 automata_of(self.automata),
                 _identifier(),
                 isolation=self.isolation,
@@ -74,14 +88,17 @@ class Match:
                 unit="text",
                 id_column="pair_id",
                 source=unit.name,
+                position_column=ROW,
             )
+            entries = pc.sum(pc.list_value_length(outcome.table["entries"])).as_py()
+            outcome.stats["entries"] = entries or 0
             outcome.stats["fingerprint"] = self.fingerprint
             yield outcome
 
 
 def matches(context: JobContext, sink: Sink) -> RunUnits:
     """Shard by shard, without a shuffle."""
-    units = DatasetUnits((context.inputs["pool"].storage.url,))
+    units = DatasetUnits((Ref.of(context.inputs["pool"]),))
     automata = context.inputs["automata"]
-    step = Match(automata.storage.url, context.config["isolation"], fingerprint(automata.manifest))
+    step = Match(Ref.of(automata), context.config["isolation"], fingerprint(automata.manifest))
     return RunUnits(units, step, sink)

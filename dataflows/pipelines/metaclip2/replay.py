@@ -7,12 +7,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.evaluation_sets import EvaluationSets
+from curation.guard import guard
 from curation.id_sets import order_by
 from curation.metaclip2.dedup import deduplicate
 from curation.metaclip2.explode import explode
 from dataflows.engine.replay import Replayed, letter_rows
-from schemas.dataset import Dataset
-from schemas.errors import UsageError
+from dataflows.pipelines.metaclip2.pool import evaluation_sets
+from dataflows.transforms.reading import Ref
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import InputError, UsageError
 from schemas.ledger import Ledger
 from schemas.step import Outcome, merge_stats
 from schemas.table_schemas import DEAD_LETTERS
@@ -32,31 +36,51 @@ def pool(old: Dataset, letters: pa.Table, settings: Mapping[str, Any]) -> Replay
     _known(settings, _POOL_SETTINGS, "pool")
     config = {**old.manifest.config, **settings}
     rows = letter_rows(letters)
+    evaluation = _evaluation(old)
     outcomes = []
     for number, letter in enumerate(letters.select(["source", "position"]).to_pylist()):
         source, shard = (int(part) for part in letter["source"].split("/"))
         outcomes.append(
-            explode(
+            guard(
+                explode,
                 rows.slice(number, 1),
                 source,
                 shard,
                 letter["position"],
                 max_text_bytes=config["max_text_bytes"],
                 min_score=config["min_score"],
+                evaluation=evaluation,
+                stage="pool",
+                unit="record",
+                id_column="image_id",
+                source=letter["source"],
             )
         )
     return Replayed(_joined(outcomes), deduplicate)
 
 
+def _evaluation(old: Dataset) -> EvaluationSets | None:
+    """The evaluation sets that the pool was cleaned of. Raises InputError if they are gone."""
+    wanted = {p["name"]: p["digest"] for p in old.manifest.parents}.get("evaluation")
+    if wanted is None:
+        return None
+    place = old.manifest.run.get("inputs", {}).get("evaluation")
+    if place is None or open_dataset(place).manifest.digest != wanted:
+        raise InputError(
+            f"the pool was cleaned of evaluation sets {wanted[:12]}, which are not at {place} any more: "
+            "put them back, or run the recipe again with evaluation="
+        )
+    return evaluation_sets(Ref(place, wanted))
+
+
 def matches(old: Dataset, letters: pa.Table, settings: Mapping[str, Any]) -> Replayed:
     """Texts on which matching failed, matched anew and put in their place."""
-    from curation.guard import guard
     from curation.metaclip2.language import Identifier
     from curation.metaclip2.match import match
     from dataflows.pipelines.metaclip2.matches import automata_of
 
     _known(settings, (), "matches")
-    automata = automata_of(old.storage.sibling("automata").url)
+    automata = automata_of(Ref.of(open_dataset(old.storage.sibling("automata"))))
     outcome = guard(
         match,
         letter_rows(letters),

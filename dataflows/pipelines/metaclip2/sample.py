@@ -12,7 +12,7 @@ from curation.metaclip2 import sample as sampling
 from curation.metaclip2.draw import image_texts, whole_images
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.valid_rows import valid_tables
-from dataflows.transforms.reading import DatasetUnits
+from dataflows.transforms.reading import DatasetUnits, Ref
 from dataflows.transforms.shuffle import CombineUnits, TableCombine, by_value
 from dataflows.transforms.sink import Sink
 from schemas.ids import id_sum
@@ -26,7 +26,7 @@ _COLUMNS = ["pair_id", "image_id", "metadata", "entries"]
 class _Sample:
     """The sample of one unit: a sample of the whole is a sample of the units' samples."""
 
-    valid: str | None
+    valid: Ref | None
     k: int
 
     def __call__(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
@@ -52,6 +52,6 @@ def sample(context: JobContext, sink: Sink) -> CombineUnits:
     """At most k texts a language leave a unit, and at most k arrive."""
     k = context.config["sample"]
     valid = context.inputs.get("valid")
-    step = _Sample(valid.storage.url if valid is not None else None, k)
-    units = DatasetUnits((context.inputs["matches"].storage.url,))
+    step = _Sample(Ref.of(valid) if valid is not None else None, k)
+    units = DatasetUnits((Ref.of(context.inputs["matches"]),))
     return CombineUnits(units, step, TableCombine(partial(_fold, k)), _rows, sink)

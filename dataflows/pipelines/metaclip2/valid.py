@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.buckets import Buckets, bucket_count
-from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.pipelines.metaclip2.pool import evaluation_sets
+from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.shuffle import Shuffle, ShuffleUnits
 from dataflows.transforms.sink import Sink
 from schemas.ids import id_sum, id_words
@@ -20,13 +21,30 @@ from schemas.step import Outcome
 _ID_BYTES = 16
 
 
-def _read(unit: Unit) -> Iterator[Outcome]:
-    for table in unit_tables(unit, columns=["image_id"]):
-        ledger = Ledger()
-        ids = id_sum(table.column("image_id"))
-        ledger.add("image", "in", "", table.num_rows, ids)
-        ledger.add("image", "out", "", table.num_rows, ids)
-        yield Outcome(table, ledger)
+@dataclass(frozen=True)
+class _Read:
+    """Image ids of a shard, less those of evaluation sets: here the bytes' hashes are at hand."""
+
+    columns: tuple[str, ...]
+    evaluation: Ref | None
+
+    def __call__(self, unit: Unit) -> Iterator[Outcome]:
+        for table in unit_tables(unit, columns=list(self.columns)):
+            ledger = Ledger()
+            ids = table.column("image_id")
+            ledger.add("image", "in", "", table.num_rows, id_sum(ids))
+            if self.evaluation is not None:
+                found = evaluation_sets(self.evaluation).find(table)
+                for reason, hit in (
+                    ("evaluation_set_url", found.url),
+                    ("evaluation_set_hash", found.hash & ~found.url),
+                ):
+                    gone = ids.filter(pa.array(hit))
+                    ledger.add("image", "rejected", reason, len(gone), id_sum(gone))
+                table = table.filter(pa.array(~(found.url | found.hash)))
+            kept = table.select(["image_id"])
+            ledger.add("image", "out", "", kept.num_rows, id_sum(kept.column("image_id")))
+            yield Outcome(kept, ledger)
 
 
 def _unique(key: str, table: pa.Table) -> Outcome:
@@ -55,10 +73,16 @@ class _Split:
 
 
 def valid(context: JobContext, sink: Sink) -> ShuffleUnits:
-    """Any committed dataset with an ``image_id`` column will do; its images are not read."""
+    """Any committed dataset with an ``image_id`` column will do; its images are not read.
+
+    With evaluation sets their images are removed by URL and by exact and perceptual hash, as far as
+    the dataset has those columns.
+    """
     dataset = context.inputs["valid_images"]
-    rows = dataset.manifest.totals["rows"]
-    buckets = Buckets(bucket_count(rows, _ID_BYTES))
-    return ShuffleUnits(
-        DatasetUnits((dataset.storage.url,)), _read, Shuffle(_Split(buckets), _unique), sink
-    )
+    evaluation = context.inputs.get("evaluation")
+    known = ("url", "sha256", "phash") if evaluation is not None else ()
+    columns = ("image_id", *(c for c in known if c in dataset.schema.names))
+    read = _Read(columns, Ref.of(evaluation) if evaluation is not None else None)
+    buckets = Buckets(bucket_count(dataset.manifest.rows, _ID_BYTES))
+    shuffle = Shuffle(_Split(buckets), _unique)
+    return ShuffleUnits(DatasetUnits((Ref.of(dataset),)), read, shuffle, sink)

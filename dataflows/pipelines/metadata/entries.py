@@ -20,7 +20,7 @@ from curation.metadata.wikis import metadata_key
 from curation.metadata.wordnets import lemma_entries, read_lemmas, synset_entries
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metadata.sources import Input, found_again
-from dataflows.transforms.reading import DatasetUnits, unit_tables
+from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.shuffle import CombineUnits, TableCombine
 from dataflows.transforms.sink import Sink
 from schemas.errors import UsageError
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Units:
-    datasets: tuple[str, ...]
+    datasets: tuple[Ref, ...]
 
     def __call__(self) -> Iterator[Unit]:
         yield from DatasetUnits(self.datasets)()
@@ -217,7 +217,7 @@ def selected_entries(context: JobContext, sink: Sink) -> CombineUnits:
             f"{empty[0]!r}; add a source, or leave it out of languages=."
         )
     plan = Plan(wikis, bare.keys, bare.english_wordnet, wordnets)
-    datasets = tuple(context.inputs[n].storage.url for n in context.stage.inputs)
+    datasets = tuple(Ref.of(context.inputs[n]) for n in context.stage.inputs)
     return CombineUnits(
         _Units(datasets), _Emit(plan), TableCombine(_Fold(plan)), _Select(plan), sink
     )
