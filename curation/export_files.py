@@ -45,6 +45,10 @@ class Written:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
+_FETCHABLE = r"(?i)^(https?|generated)://"
+"""Downloaders open what they are given, file:// too; so other schemes count as no address."""
+
+
 @dataclass(frozen=True)
 class UrlText:
     """Parquet of URL, caption, hex ids and what else the dataset knows of a pair."""
@@ -62,7 +66,7 @@ class UrlText:
         """Write one file, held in memory; `missing` decides about rows without a URL."""
         done, parts = Written(), []
         for table in tables:
-            has = pc.fill_null(pc.not_equal(table["url"], ""), False)
+            has = pc.fill_null(pc.match_substring_regex(table["url"], _FETCHABLE), False)
             parts.append(self._table(missing.filter(table, has.to_numpy(), done)))
         # One table before writing: row groups must not follow the cut of the dataset's shards.
         whole = pa.concat_tables([self._schema(missing.schema).empty_table(), *parts])

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -119,8 +120,8 @@ class Dataset:
     def blob(self, name: str, cache_dir: str | Path | None = None) -> Path:
         """Return a local copy of a blob, by digest, checked when it is copied; map it freely.
 
-        Datasets on local disk serve the file in place. Errors: InputError for an unknown name,
-        IntegrityError for a blob that is missing or changed.
+        Errors: InputError for an unknown name, IntegrityError for a blob that is missing or changed,
+        StorageError if the cache is not this user's own.
         """
         entry = self.manifest.blobs.get(name)
         if entry is None:
@@ -293,4 +294,12 @@ def _pieces(table: pa.Table, max_bytes: int) -> Iterator[pa.Table]:
 
 @functools.cache
 def _default_cache() -> Path:
-    return Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "blobs"
+    """This user's own folder: another user's file of the right name would be mapped as ours."""
+    folder = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "blobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder.parent, folder):
+        state = place.lstat()
+        if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
+            raise StorageError(f"{place} belongs to another user; remove it or set TMPDIR elsewhere")
+        place.chmod(0o700)
+    return folder

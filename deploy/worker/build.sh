@@ -20,7 +20,7 @@ need "$image" --image 'name and tag of the image'
 cd "$(dirname "$0")/../.."
 context=build/worker-context.tar
 [ "$dry_run" = 1 ] || mkdir -p build
-files=(LICENSE README.md constraints.txt pyproject.toml curation dataflows deploy/worker kernels schemas trainer)
+files=(LICENSE README.md constraints.txt pyproject.toml curation data dataflows deploy/worker kernels schemas trainer)
 run git archive --output "$context" --format tar HEAD "${files[@]}"
 if [ "$dry_run" = 1 ]; then
   echo "docker build --file deploy/worker/Dockerfile --tag $(printf %q "$image") - < $context"

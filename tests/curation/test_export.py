@@ -314,3 +314,14 @@ def test_command(curated: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
     for extra, code, message in cases:
         assert main(["export", curated.storage.url, "--output", out, *extra]) == code
         assert message in capsys.readouterr().err
+
+
+def test_addresses_that_a_downloader_must_not_open_are_not_exported() -> None:
+    import re
+
+    from curation.export_files import _FETCHABLE
+
+    urls = ["https://a.b/c.jpg", "HTTP://a.b", "generated://pool/0/1/x"]
+    bad = ["file:///etc/passwd", "ftp://a.b", "/etc/passwd", "javascript:x", "", " http://a.b"]
+    assert all(re.match(_FETCHABLE, url) for url in urls)
+    assert not any(re.match(_FETCHABLE, url) for url in bad)
