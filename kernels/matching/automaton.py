@@ -12,6 +12,10 @@ from kernels.matching import layout, workspace
 from kernels.matching import state as st
 from schemas.errors import InputError
 
+MAX_TEXT = 1 << 28
+"""Bytes of the longest text that is matched."""
+_NO_IDS = np.empty(0, np.uint32)
+
 
 class Automaton:
     """Finds which entries occur in texts. Read-only, shared freely between threads.
@@ -26,6 +30,9 @@ class Automaton:
         self.fingerprint: str = header["fingerprint"]
         self.unicode_version: str = header["unicode"]
         self._sections = sections
+        # If entries have runs of spaces, each space may be a token, and each wrapped character
+        # stands between two more.
+        runs = self.mode == "official" and int(sections["direct"][0x20]) >= 0
         first = sections["first"]
         values = {
             st.FIRST: first.ctypes.data,
@@ -45,13 +52,13 @@ class Automaton:
             st.PAGES: sections["pages"].ctypes.data,
             st.DIRECT: sections["direct"].ctypes.data,
             st.COLLAPSE: self.mode == "repaired",
+            st.MULTIPLE: runs,
             st.SEED: header["seed"],
             st.ENTRIES: max(1, self.size),
         }
         self._fields = np.array(list(values), np.int64)
         self._values = np.array(list(values.values()), np.int64)
-        # Of a run of spaces, each may be a token; two more stand around each wrapped character.
-        self._tokens_per_byte = 1 if self.mode == "repaired" else 3
+        self._tokens_per_byte = 3 if runs else 1
 
     @classmethod
     def open(cls, path: str | Path) -> Automaton:
@@ -67,11 +74,21 @@ class Automaton:
         `texts`: string, large_string, binary or large_binary; a null matches nothing; bytes that
         are no UTF-8 count as characters that no entry has. Returns (offsets int64 [n + 1],
         ids uint32): the ids of text i are ids[offsets[i]:offsets[i + 1]], ascending, unique.
-        Raises InputError for another type or an array whose offsets leave its buffer.
+        Raises InputError for another type, an array whose offsets leave its buffer, or a text of
+        more than `MAX_TEXT` bytes.
         """
+        chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+        found = [self._match(*text_buffers(chunk)) for chunk in chunks]
+        counts = [np.zeros(1, np.int64), *(counts for counts, _ in found)]
+        ids = found[0][1] if len(found) == 1 else np.concatenate([_NO_IDS, *(i for _, i in found)])
+        return np.cumsum(np.concatenate(counts)), ids
+
+    def _match(
+        self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(number of ids of each text, ids) of the texts data[starts[i]:ends[i]]."""
         from kernels.matching import compiled
 
-        data, starts, ends = text_buffers(texts)
         longest = int((ends - starts).max(initial=0))
         space = workspace.take(longest, self._tokens_per_byte)
         state = space.state
@@ -94,18 +111,14 @@ class Automaton:
                 break
         ids = ids[: state[st.USED]].copy()
         workspace.give_back(space)
-        offsets = np.zeros(len(starts) + 1, np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        return offsets, ids
+        return counts, ids
 
 
-def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def text_buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bytes uint8, starts int64 [n], ends int64 [n]) of a text array, without copying the text.
 
     Nulls get start == end. Raises InputError as `Automaton.match` says.
     """
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
     kind = texts.type
     wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
     if not wide and not pa.types.is_string(kind) and not pa.types.is_binary(kind):
@@ -117,11 +130,19 @@ def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndar
         return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64)
     _, offset_buffer, data_buffer = texts.buffers()
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
-    offsets = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
-    offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    stored = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
+    offsets = stored[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     starts, ends = offsets[:-1], offsets[1:]
-    if offsets[0] < 0 or offsets[-1] > len(data) or (starts > ends).any():
+    sizes = ends - starts
+    if offsets[0] < 0 or offsets[-1] > len(data) or int(sizes.min()) < 0:
         raise InputError("a text array whose offsets leave its buffer; it was not written by Arrow")
     if texts.null_count:
-        ends = np.where(texts.is_null().to_numpy(zero_copy_only=False), starts, ends)
+        nulls = texts.is_null().to_numpy(zero_copy_only=False)
+        ends = np.where(nulls, starts, ends)
+        sizes = np.where(nulls, 0, sizes)
+    if int(sizes.max()) > MAX_TEXT:
+        raise InputError(
+            f"text {int(sizes.argmax())} has {int(sizes.max())} bytes; the limit is {MAX_TEXT}: "
+            "split or drop it"
+        )
     return data, starts, ends

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.matching import construct, search
+from kernels.matching import cache
+
+with cache.kept():
+    from kernels.matching import search, tables, trie
 
 match_texts = search.match_texts
-byte_classes = construct.byte_classes
+byte_classes = tables.byte_classes
+
+
+def _buckets(count: int) -> int:
+    """Buckets over which `count` keys are spread: two keys for each of their four slots."""
+    return max(4, count // 2)
 
 
 def _spread(count: int) -> int:
@@ -25,34 +33,32 @@ def build_tables(
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, int], list[int]] | None:
     """(sections, counts for the header, ids never reported), or None if two tokens share a key."""
-    keys, begins, ends, gaps, firsts = construct.tokens_of_entries(
+    keys, begins, ends, gaps, firsts = trie.tokens_of_entries(
         data, offsets, page_starts, pages, collapse, np.uint64(seed)
     )
-    ordinals, distinct, apart = construct.intern_tokens(
+    ordinals, distinct, apart = trie.intern_tokens(
         data, keys, begins, ends, firsts, _spread(len(keys))
     )
     if not apart:
         return None
     n_tokens = len(distinct)
-    parents, tokens, joins, last = construct.intern_nodes(
+    parents, tokens, joins, last = trie.intern_nodes(
         keys, gaps, ordinals, firsts, n_tokens, _spread(len(keys))
     )
     before = after = np.zeros(len(last), np.int64)
     if not collapse:
-        before, after = construct.edges_of_entries(
+        before, after = trie.edges_of_entries(
             data, keys, begins, gaps, firsts, page_starts, pages, always
         )
-    heads, variants, collapsed = construct.gather_entries(
-        last, before, after, n_tokens + len(parents)
-    )
-    words, variants = construct.entry_words(heads, variants)
-    first_spread = _spread(n_tokens)
-    first, pool, where = construct.place_tokens(
+    heads, variants, collapsed = trie.gather_entries(last, before, after, n_tokens + len(parents))
+    words, variants = trie.entry_words(heads, variants)
+    first_spread = _buckets(n_tokens)
+    first, pool, where = tables.place_tokens(
         data, keys, begins, ends, distinct, words, first_spread
     )
-    state, kept = construct.find_tails(parents, heads, n_tokens)
-    pair_spread = _spread(kept)
-    pairs, tails = construct.place_pairs(
+    state, kept = tables.find_tails(parents, heads, n_tokens)
+    pair_spread = _buckets(kept)
+    pairs, tails = tables.place_pairs(
         first, where, parents, tokens, joins, state, words, n_tokens, pair_spread, kept
     )
     bits = min(23, max(12, (8 * kept - 1).bit_length()))
@@ -62,8 +68,8 @@ def build_tables(
         "pool": pool,
         "tails": tails,
         "variants": variants,
-        "bloom": construct.filter_of(pairs, bits),
-        "direct": construct.direct_of(first),
+        "bloom": tables.filter_of(pairs, len(first) // 2, bits),
+        "direct": tables.direct_of(first),
     }
     chains = np.flatnonzero(variants[:, 3] < 0)
     chain = int(np.diff(chains, prepend=-1).max()) if len(chains) else 1

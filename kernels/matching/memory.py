@@ -13,6 +13,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+Int = Any
+"""int64 in compiled code; also an address."""
+Word = Any
+"""uint64 in compiled code."""
+Array = Any
+"""A contiguous NumPy array in compiled code."""
+
 _WORD = ir.IntType(64)
 _BYTE = ir.IntType(8)
 
@@ -25,7 +32,7 @@ def _pointer(builder: Any, base: Any, index: Any, bits: int) -> Any:
 def _reader(bits: int, signed: bool) -> Any:
     def read(typingctx: Any, base: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value = builder.load(_pointer(builder, *args, bits))
+            value = builder.load(_pointer(builder, args[0], args[1], bits))
             if bits == 64:
                 return value
             return builder.sext(value, _WORD) if signed else builder.zext(value, _WORD)

@@ -5,49 +5,59 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.matching.memory import get64, put32, put64
+from kernels.matching.memory import Int, Word, get64, put32, put64
+from kernels.matching.state import BUCKETS, DIGIT
 
-DIGIT = 10
-BUCKETS = 1 << DIGIT
 MASK = np.uint64(BUCKETS - 1)
 U32 = np.uint64(32)
 
 
+@njit(nogil=True, inline="always")
+def shift_of(digit: Int, low: Int) -> Word:
+    """Where a digit starts in a hit, if the first `low` digits are the entry's."""
+    return np.uint64(digit * DIGIT if digit < low else 32 + (digit - low) * DIGIT)
+
+
 @njit(nogil=True)
-def sort_hits(hits, count, spare, tally, entry_bits, text_bits):
+def sort_hits(
+    hits: Int, count: Int, spare: Int, tally: Int, entry_bits: Int, text_bits: Int
+) -> Int:
     """Radix sort; returns the address, `hits` or `spare`, where the sorted hits lie.
 
-    `tally` is room for BUCKETS uint64. Only the low `entry_bits` of an entry and the low
+    `tally` is room for DIGITS * BUCKETS uint64. Only the low `entry_bits` of an entry and the low
     `text_bits` of a text are looked at.
     """
-    for part in range(2):
-        base = 32 * part
-        for low in range(0, text_bits if part else entry_bits, DIGIT):
-            shift = np.uint64(base + low)
-            for b in range(BUCKETS):
-                put64(tally, b, np.uint64(0))
-            for h in range(count):
-                b = np.int64((get64(hits, h) >> shift) & MASK)
-                put64(tally, b, get64(tally, b) + np.uint64(1))
-            total = np.uint64(0)
-            for b in range(BUCKETS):
-                here = get64(tally, b)
-                put64(tally, b, total)
-                total += here
-            for h in range(count):
-                hit = get64(hits, h)
-                b = np.int64((hit >> shift) & MASK)
-                to = get64(tally, b)
-                put64(spare, np.int64(to), hit)
-                put64(tally, b, to + np.uint64(1))
-            hits, spare = spare, hits
+    low = (entry_bits + DIGIT - 1) // DIGIT
+    digits = low + (text_bits + DIGIT - 1) // DIGIT
+    for b in range(digits * BUCKETS):
+        put64(tally, b, np.uint64(0))
+    for h in range(count):
+        hit = get64(hits, h)
+        for d in range(digits):
+            at = d * BUCKETS + np.int64((hit >> shift_of(d, low)) & MASK)
+            put64(tally, at, get64(tally, at) + np.uint64(1))
+    for d in range(digits):
+        counts = tally + 8 * BUCKETS * d
+        total = np.uint64(0)
+        for b in range(BUCKETS):
+            here = get64(counts, b)
+            put64(counts, b, total)
+            total += here
+        shift = shift_of(d, low)
+        for h in range(count):
+            hit = get64(hits, h)
+            bucket = np.int64((hit >> shift) & MASK)
+            to = get64(counts, bucket)
+            put64(spare, np.int64(to), hit)
+            put64(counts, bucket, to + np.uint64(1))
+        hits, spare = spare, hits
     return hits
 
 
 @njit(nogil=True)
-def unique_hits(hits, count, to):
+def unique_hits(hits: Int, count: Int, to: Int) -> Int:
     """Copy sorted hits without repetition; returns their number."""
-    kept = 0
+    kept: Int = 0
     before = np.uint64(0xFFFFFFFFFFFFFFFF)
     for h in range(count):
         hit = get64(hits, h)
@@ -58,7 +68,7 @@ def unique_hits(hits, count, to):
 
 
 @njit(nogil=True)
-def write_ids(hits, count, ids, used, counts):
+def write_ids(hits: Int, count: Int, ids: Int, used: Int, counts: Int) -> Int:
     """Write the entries of sorted hits without repetition from ids[used] on; returns the end.
 
     counts[t] goes up by the ids of text t.

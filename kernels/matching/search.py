@@ -15,36 +15,60 @@ import numpy as np
 from numba import njit, types, void
 
 from kernels.matching import state as st
-from kernels.matching.construct import AFTER, BEFORE, ENTRY_MASK, REF_SHIFT, TAIL, VARIANT
-from kernels.matching.memory import get8, get32, get64, load64, prefetch, put8, put32, put64
+from kernels.matching.memory import (
+    Array,
+    Int,
+    Word,
+    get8,
+    get32,
+    get64,
+    load64,
+    prefetch,
+    put8,
+    put32,
+    put64,
+)
 from kernels.matching.order import sort_hits, unique_hits, write_ids
 from kernels.matching.scan import (
+    AFTER,
+    BEFORE,
     EMPTY_PAIR,
     EMPTY_TOKEN,
+    ENTRY_MASK,
     LONG,
+    REF_SHIFT,
+    TAIL,
     U0,
     U1,
+    U6,
     U28,
+    U30,
     U32,
+    U63,
+    VARIANT,
+    find,
     home,
     mix,
     pair_key,
+    sieve_of,
+    word_at,
 )
 from kernels.matching.tokens import BREAK, WORD, mark_alphanumerics, tokens_of_block
 
 EDGES = BEFORE | AFTER
-U3, U6, U30, U63 = np.uint64(3), np.uint64(6), np.uint64(30), np.uint64(63)
 
 
 @njit(nogil=True)
-def resolve(
-    raw, first, spread, pool, pool_size, a, b, keys, offsets, lengths, places, joins, words, steps,
-    nexts, waiting,
-):  # fmt: skip
+def resolve(s: Array, a: Int, b: Int) -> None:
     """Look up the words among tokens [a, b), then write of every token its step and its word.
 
     A step is twice the token's place plus its join to the token before, or -1.
     """
+    raw, first, spread = s[st.RAW], s[st.FIRST], np.uint64(s[st.FIRST_SPREAD])
+    pool, pool_size = s[st.POOL], s[st.POOL_SIZE]
+    keys, offsets, lengths, places = s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS], s[st.PLACES]
+    joins, words, steps, nexts = s[st.JOINS], s[st.WORDS], s[st.STEPS], s[st.NEXTS]
+    waiting = s[st.WAITING]
     many = 0
     for k in range(a, b):
         place = get32(places, k)
@@ -53,27 +77,23 @@ def resolve(
             put32(places, k, place)
             put32(waiting, many, k)
             many += 1
+            place *= 4
         prefetch(first + 16 * max(place, 0))
-    some = 0
+    some: Int = 0
     for j in range(many):
         k = get32(waiting, j)
         key = get64(keys, k)
-        at = get32(places, k)
-        found = get64(first, 2 * at)
-        while found != key and found != EMPTY_TOKEN:
-            at += 1
-            found = get64(first, 2 * at)
-        if found == EMPTY_TOKEN:
-            at = -1
-        elif key & LONG:
-            prefetch(pool + np.int64(get64(first, 2 * at + 1) >> REF_SHIFT) * 8)
-            put32(waiting, some, k)
-            some += 1
-        put32(places, k, at)
+        place = find(first, get32(places, k), key, EMPTY_TOKEN)
+        put32(places, k, place)
+        put32(waiting, some, k)
+        some += np.int64(place >= 0 and key & LONG != U0)
+    for j in range(some):
+        k = get32(waiting, j)
+        prefetch(pool + np.int64(get64(first, word_at(get32(places, k))) >> REF_SHIFT) * 8)
     for j in range(some):
         k = get32(waiting, j)
         length = get32(lengths, k)
-        ref = np.int64(get64(first, 2 * get32(places, k) + 1) >> REF_SHIFT) * 8
+        ref = np.int64(get64(first, word_at(get32(places, k))) >> REF_SHIFT) * 8
         same = ref + 12 + length <= pool_size and get32(pool + ref, 0) == length
         stored = pool + ref + 4
         given = raw + get32(offsets, k)
@@ -90,7 +110,7 @@ def resolve(
         step = -1
         next_ = 0
         if place >= 0:
-            word = get64(first, 2 * place + 1)
+            word = get64(first, word_at(place))
             if join != BREAK:
                 step = 2 * place + join
                 next_ = np.int64(word >> U30) & (1 << join)
@@ -100,7 +120,9 @@ def resolve(
 
 
 @njit(nogil=True)
-def emit(word, before, after, owner, variants, hits, count):
+def emit(
+    word: Word, before: Int, after: Int, owner: Word, variants: Int, hits: Int, count: Int
+) -> Int:
     """Append the entries of a node's word whose edges have the spaces they need; the new count."""
     entry = word & ENTRY_MASK
     put64(hits, count, owner << U32 | (entry - U1))
@@ -122,16 +144,22 @@ def emit(word, before, after, owner, variants, hits, count):
 
 
 @njit(nogil=True)
-def follow(
-    base, pairs, spread, bloom, shift, tails, variants, chain, a, b, places, words, steps, nexts,
-    gaps, owners, keys, homes, ats, starts, tail_refs, tail_ats, tail_starts, hits, count, room,
-):  # fmt: skip
-    """Append the hits of all starts in tokens [a, b); returns their number, -1 if `room` is short.
+def follow(s: Array, a: Int, b: Int, hits: Int, count: Int) -> Int:
+    """Append the hits of all starts in tokens [a, b) to `count` others; returns their number, or -1
+    if there is not enough room.
 
-    `base`: the number of places of the token table, from which deeper nodes are numbered on.
+    A start is followed level by level with all others; those still open are the candidates, each
+    with the key of the node to look for, the token it would end at, and the token it started at.
     """
-    many = 0
-    n_tails = 0
+    base, chain, room = s[st.FIRST_SIZE], s[st.CHAIN], s[st.HITS_ROOM]
+    pairs, spread, tails = s[st.PAIRS], np.uint64(s[st.PAIR_SPREAD]), s[st.TAILS]
+    bloom, shift, variants = s[st.BLOOM], np.uint64(s[st.BLOOM_SHIFT]), s[st.VARIANTS]
+    places, words, steps, nexts = s[st.PLACES], s[st.WORDS], s[st.STEPS], s[st.NEXTS]
+    gaps, owners = s[st.GAPS], s[st.OWNERS]
+    keys, homes, ats, starts = s[st.CANDIDATES], s[st.HOMES], s[st.ATS], s[st.BEGINS]
+    tail_refs, tail_ats, tail_starts = s[st.TAIL_REFS], s[st.TAIL_ATS], s[st.TAIL_BEGINS]
+    many: Int = 0
+    n_tails: Int = 0
     if count + (b - a + 1) * chain > room:
         return np.int64(-1)
     for k in range(a, b):
@@ -144,48 +172,49 @@ def follow(
         put32(ats, many, k + 1)
         put32(starts, many, k)
         many += np.int64(np.int64(word >> U28) & get8(nexts, k + 1) & 3 != 0)
+    some = many
+    many = 0
+    for c in range(some):
+        key = get64(keys, c)
+        bit = mix(key) >> shift
+        put64(keys, many, key)
+        put32(ats, many, get32(ats, c))
+        put32(starts, many, get32(starts, c))
+        many += np.int64((get64(bloom, np.int64(bit >> U6)) >> (bit & U63)) & U1)
     while many:
-        some = 0
         for c in range(many):
-            key = get64(keys, c)
-            hashed = mix(key)
-            bit = hashed >> shift
-            place = home(hashed, spread)
-            put64(keys, some, key)
-            put32(homes, some, place)
-            put32(ats, some, get32(ats, c))
-            put32(starts, some, get32(starts, c))
-            some += np.int64((get64(bloom, np.int64(bit >> U6)) >> (bit & U63)) & U1)
-        for c in range(some):
-            prefetch(pairs + 16 * get32(homes, c))
-        if count + (some + 1) * chain > room:
+            bucket = home(mix(get64(keys, c)), spread)
+            prefetch(pairs + 64 * bucket)
+            put32(homes, c, bucket)
+        if count + (many + 1) * chain > room:
             return np.int64(-1)
+        some = many
         many = 0
         for c in range(some):
             key = get64(keys, c)
-            at = get32(homes, c)
-            found = get64(pairs, 2 * at)
-            while found != key and found != EMPTY_PAIR:
-                at += 1
-                found = get64(pairs, 2 * at)
-            if found == EMPTY_PAIR:
+            place = find(pairs, get32(homes, c), key, EMPTY_PAIR)
+            if place < 0:
                 continue
-            word = get64(pairs, 2 * at + 1)
+            word = get64(pairs, word_at(place))
             here = get32(ats, c) + 1
             start = get32(starts, c)
             step = get32(steps, here)
-            if word & TAIL:
-                put32(tail_refs, n_tails, np.int64(word & ENTRY_MASK))
-                put32(tail_ats, n_tails, here)
-                put32(tail_starts, n_tails, start)
-                n_tails += np.int64((np.uint64(step) ^ (word >> REF_SHIFT)) & ENTRY_MASK == U0)
-                continue
-            owner = np.uint64(get32(owners, start))
-            count = emit(word, get32(gaps, start), get32(gaps, here), owner, variants, hits, count)
-            put64(keys, many, pair_key(base + at, step))
+            # No branch: half of the nodes found start a tail, and only the others have children.
+            tail = word & TAIL
+            put32(tail_refs, n_tails, np.int64(word & ENTRY_MASK))
+            put32(tail_ats, n_tails, here)
+            put32(tail_starts, n_tails, start)
+            fits = (np.uint64(step) ^ (word >> REF_SHIFT)) & ENTRY_MASK == U0
+            n_tails += np.int64(fits and tail != U0)
+            put64(keys, many, pair_key(base + place, step))
             put32(ats, many, here)
             put32(starts, many, start)
-            many += np.int64(np.int64(word >> U28) & get8(nexts, here) & 3 != 0)
+            child = np.int64(word >> U28) & get8(nexts, here) & 3 != 0
+            many += np.int64(child and word & sieve_of(step) != U0)
+            if tail != U0:
+                word = U0
+            owner = np.uint64(get32(owners, start))
+            count = emit(word, get32(gaps, start), get32(gaps, here), owner, variants, hits, count)
     # A start that enters a tail leaves the levels, so there is room for all in [a, b).
     for c in range(n_tails):
         prefetch(tails + 4 * get32(tail_refs, c))
@@ -208,7 +237,7 @@ def follow(
 
 
 @njit(nogil=True)
-def copy(source, size, to):
+def copy(source: Int, size: Int, to: Int) -> None:
     """Copy bytes from one address to another."""
     for i in range(size // 8):
         put64(to, i, load64(source + 8 * i))
@@ -217,7 +246,7 @@ def copy(source, size, to):
 
 
 @njit(nogil=True)
-def bits_of(number):
+def bits_of(number: Int) -> Int:
     """How many bits numbers below `number` need."""
     bits = 0
     while number - 1 >> bits:
@@ -226,12 +255,11 @@ def bits_of(number):
 
 
 @njit(void(types.int64[::1]), cache=True, nogil=True)
-def match_texts(s):
+def match_texts(s: Array) -> None:
     """Match texts from row s[ROW] on until all are done or s[HITS_NEED] or s[IDS_NEED] is set.
 
     `s` is the state described in `state`; ids are appended, counts and the row brought forward.
     """
-    multiple = s[st.COLLAPSE] == 0 and get32(s[st.DIRECT], 0x20) >= 0
     entry_bits = bits_of(s[st.ENTRIES])
     used = s[st.USED]
     row = s[st.ROW]
@@ -248,18 +276,9 @@ def match_texts(s):
         raw = s[st.RAW]
         copy(s[st.DATA] + base, size, raw)
         mark_alphanumerics(raw, size, s[st.BITS])
-        tokens = tokens_of_block(
-            raw, s[st.BITS], s[st.STARTS], s[st.ENDS], base, row, last, s[st.COLLAPSE] != 0,
-            multiple, np.uint64(s[st.SEED]), s[st.CLASSES], s[st.PAGE_STARTS], s[st.PAGES],
-            s[st.DIRECT], s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS], s[st.PLACES], s[st.JOINS],
-            s[st.GAPS], s[st.OWNERS],
-        )  # fmt: skip
+        tokens = tokens_of_block(s, base, row, last)
         for a in range(0, tokens, st.STRIDE):
-            resolve(
-                raw, s[st.FIRST], np.uint64(s[st.FIRST_SPREAD]), s[st.POOL], s[st.POOL_SIZE], a,
-                min(a + st.STRIDE, tokens), s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS],
-                s[st.PLACES], s[st.JOINS], s[st.WORDS], s[st.STEPS], s[st.NEXTS], s[st.WAITING],
-            )  # fmt: skip
+            resolve(s, a, min(a + st.STRIDE, tokens))
         text_bits = bits_of(last - row)
         hits = s[st.HITS]
         spare = s[st.SPARE]
@@ -267,14 +286,7 @@ def match_texts(s):
         a = 0
         failed = -1
         while a < tokens - 1:
-            more = follow(
-                s[st.FIRST_SIZE], s[st.PAIRS], np.uint64(s[st.PAIR_SPREAD]), s[st.BLOOM],
-                np.uint64(s[st.BLOOM_SHIFT]), s[st.TAILS], s[st.VARIANTS], s[st.CHAIN], a,
-                min(a + st.STRIDE, tokens - 1), s[st.PLACES], s[st.WORDS], s[st.STEPS],
-                s[st.NEXTS], s[st.GAPS], s[st.OWNERS], s[st.CANDIDATES], s[st.HOMES], s[st.ATS],
-                s[st.BEGINS], s[st.TAIL_REFS], s[st.TAIL_ATS], s[st.TAIL_BEGINS], hits, count,
-                s[st.HITS_ROOM],
-            )  # fmt: skip
+            more = follow(s, a, min(a + st.STRIDE, tokens - 1), hits, count)
             if more >= 0:
                 count = more
                 a += st.STRIDE

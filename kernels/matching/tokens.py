@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from kernels.matching import state as st
 from kernels.matching.memory import (
+    Array,
+    Int,
     get8,
     get32,
     get64,
@@ -39,7 +42,7 @@ N1, N7, N56, N63 = np.uint64(1), np.uint64(7), np.uint64(56), np.uint64(63)
 
 
 @njit(nogil=True)
-def mark_alphanumerics(raw, size, bits):
+def mark_alphanumerics(raw: Int, size: Int, bits: Int) -> None:
     """Bit i of `bits` says whether byte i is an ASCII letter or digit, for i < size and some more.
 
     64 bytes behind `size` are read; two words of `bits` behind the last are cleared.
@@ -60,7 +63,7 @@ def mark_alphanumerics(raw, size, bits):
 
 
 @njit(nogil=True, inline="always")
-def skip_alphanumerics(bits, i):
+def skip_alphanumerics(bits: Int, i: Int) -> Int:
     """The first place at or behind i that is no ASCII letter or digit, at most 64 further."""
     w = i >> 6
     shift = np.uint64(i & 63)
@@ -69,18 +72,23 @@ def skip_alphanumerics(bits, i):
 
 
 @njit(nogil=True)
-def tokens_of_block(
-    raw, bits, text_starts, text_ends, base, row, last, collapse, multiple, seed, classes,
-    page_starts, pages, direct, keys, offsets, lengths, places, joins, gaps, owners,
-):  # fmt: skip
+def tokens_of_block(s: Array, base: Int, row: Int, last: Int) -> Int:
     """Write the tokens of texts row .. last - 1, each text closed by one more; returns their number.
 
     For each token: its place in the token table (UNKNOWN; WORD if it is to be looked up by its
     key), its join to the token before (0 none, 1 a space, BREAK), the spaces before it, its text.
-    `collapse`: a run of white space is one space. Else one space is added at either end and around
-    each wrapped character, every space counts, and if entries have runs of spaces (`multiple`) each
+    If COLLAPSE is set, a run of white space is one space. Else one space is added at either end and around
+    each wrapped character, every space counts, and if entries have runs of spaces (MULTIPLE) each
     space of a run but the last is a token of its own.
     """
+    raw, bits, seed = s[st.RAW], s[st.BITS], np.uint64(s[st.SEED])
+    collapse, multiple = s[st.COLLAPSE] != 0, s[st.MULTIPLE] != 0
+    text_starts, text_ends = s[st.STARTS], s[st.ENDS]
+    classes, page_starts, pages, direct = (
+        s[st.CLASSES], s[st.PAGE_STARTS], s[st.PAGES], s[st.DIRECT],
+    )  # fmt: skip
+    keys, offsets, lengths, places = s[st.KEYS], s[st.OFFSETS], s[st.LENGTHS], s[st.PLACES]
+    joins, gaps, owners = s[st.JOINS], s[st.GAPS], s[st.OWNERS]
     count = 0
     blank = get32(direct, 0x20)
     for t in range(row, last):

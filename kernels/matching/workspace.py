@@ -8,7 +8,6 @@ import numpy as np
 
 from kernels.matching import state as st
 
-_ROOM = 8 * st.STRIDE
 _STRIDES = {
     st.CANDIDATES: np.uint64,
     st.HOMES: np.int32,
@@ -17,7 +16,6 @@ _STRIDES = {
     st.TAIL_REFS: np.int32,
     st.TAIL_ATS: np.int32,
     st.TAIL_BEGINS: np.int32,
-    st.TALLY: np.uint64,
 }
 _TOKENS = {
     st.KEYS: np.uint64,
@@ -50,7 +48,8 @@ class Workspace:
             self.keep(field, np.empty(tokens, kind))
         for field, kind in _STRIDES.items():
             self.keep(field, np.empty(st.STRIDE, kind))
-        self.make_hits(_ROOM)
+        self.keep(st.TALLY, np.empty(st.DIGITS * st.BUCKETS, np.uint64))
+        self.make_hits(8 * st.STRIDE)
 
     def keep(self, field: int, array: np.ndarray) -> np.ndarray:
         """Hold an array whose address goes into the state."""

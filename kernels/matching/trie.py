@@ -1,24 +1,20 @@
-"""Compiled: entries to tables. Called by `compiled.build_tables` only.
-
-The trie of all entries, token by token. First tokens are the places of the token table; deeper nodes
-are places of the pair table, keyed by (parent, step). A node below which one entry alone lies ends
-the trie: the rest of that entry's steps is its tail.
-"""
+"""Compiled: entries to a trie of tokens."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+from kernels.matching.memory import Array, Int, Word
 from kernels.matching.scan import (
-    COMPLEX,
-    EMPTY_PAIR,
-    EMPTY_TOKEN,
+    AFTER,
+    BEFORE,
     LONG,
     RUN,
     SINGLE,
     SPACE,
     SPACE_KEY,
+    VARIANT,
     decode,
     home,
     key_of,
@@ -27,20 +23,12 @@ from kernels.matching.scan import (
     pair_key,
 )
 
-ENTRY_MASK = np.uint64((1 << 28) - 1)
-CHILD_0 = np.uint64(1 << 28)
-CHILD_1 = np.uint64(1 << 29)
-NEXT_0 = np.uint64(1 << 30)
-NEXT_1 = np.uint64(1 << 31)
-BEFORE = np.uint64(1 << 32)
-AFTER = np.uint64(1 << 33)
-VARIANT = np.uint64(1 << 34)
-TAIL = np.uint64(1 << 35)
-REF_SHIFT = np.uint64(36)
-
 
 @njit(nogil=True)
-def tokens_of_entry(raw, begin, end, page_starts, pages, collapse, seed, keys, begins, ends, gaps):
+def tokens_of_entry(
+    raw: Int, begin: Int, end: Int, page_starts: Int, pages: Int, collapse: bool, seed: Word,
+    keys: Array, begins: Array, ends: Array, gaps: Array,
+) -> Int:  # fmt: skip
     """Write the tokens of one entry, and one more gap (the spaces behind); returns their number.
 
     `collapse`: a run of white space is one space. Else every space counts, and each space of a run
@@ -76,7 +64,9 @@ def tokens_of_entry(raw, begin, end, page_starts, pages, collapse, seed, keys, b
 
 
 @njit(cache=True, nogil=True)
-def tokens_of_entries(data, offsets, page_starts, pages, collapse, seed):
+def tokens_of_entries(
+    data: Array, offsets: Array, page_starts: Array, pages: Array, collapse: bool, seed: Word
+) -> tuple[Array, Array, Array, Array, Array]:
     """Token arrays of all entries and the first position of each: entry e has the tokens
     firsts[e] .. firsts[e + 1] - 2; the last place holds the gap behind it."""
     n = offsets.shape[0] - 1
@@ -111,7 +101,7 @@ def tokens_of_entries(data, offsets, page_starts, pages, collapse, seed):
 
 
 @njit(nogil=True)
-def core(keys, firsts, e):
+def core(keys: Array, firsts: Array, e: Int) -> tuple[Int, Int]:
     """(first, behind last) token of an entry without the space tokens before it."""
     start, stop = firsts[e], firsts[e + 1] - 1
     while start < stop and keys[start] == SPACE_KEY:
@@ -120,7 +110,9 @@ def core(keys, firsts, e):
 
 
 @njit(cache=True, nogil=True)
-def intern_tokens(data, keys, begins, ends, firsts, spread):
+def intern_tokens(
+    data: Array, keys: Array, begins: Array, ends: Array, firsts: Array, spread: Int
+) -> tuple[Array, Array, bool]:
     """(ordinal of each token, position of each ordinal, whether no two tokens share a key)."""
     table = np.full(spread, -1, np.int64)
     ordinals = np.full(keys.shape[0], -1, np.int64)
@@ -150,7 +142,9 @@ def intern_tokens(data, keys, begins, ends, firsts, spread):
 
 
 @njit(cache=True, nogil=True)
-def intern_nodes(keys, gaps, ordinals, firsts, n_tokens, spread):
+def intern_nodes(
+    keys: Array, gaps: Array, ordinals: Array, firsts: Array, n_tokens: Int, spread: Int
+) -> tuple[Array, Array, Array, Array]:
     """The trie: (parent, token, join) of each node below the first level, last node of each entry.
 
     Nodes 0 .. n_tokens - 1 are the tokens themselves as first tokens; parents precede children.
@@ -185,36 +179,40 @@ def intern_nodes(keys, gaps, ordinals, firsts, n_tokens, spread):
     return parents[:count].copy(), tokens[:count].copy(), joins[:count].copy(), last
 
 
+@njit(nogil=True)
+def edge_is_single(raw: Int, begin: Int, page_starts: Int, pages: Int) -> bool:
+    """Whether the token that begins there is a character of its own, so an edge without a space."""
+    point, _ = decode(raw, begin, begin + 4)
+    return kind_of(point, page_starts, pages) == SINGLE
+
+
 @njit(cache=True, nogil=True)
-def edges_of_entries(data, keys, begins, gaps, firsts, page_starts, pages, always):
+def edges_of_entries(
+    data: Array, keys: Array, begins: Array, gaps: Array, firsts: Array, page_starts: Array,
+    pages: Array, always: bool,
+) -> tuple[Array, Array]:  # fmt: skip
     """Spaces that must stand (before, after) each entry in mode official (spec 4.3)."""
     n = firsts.shape[0] - 1
     before = np.zeros(n, np.int64)
     after = np.zeros(n, np.int64)
+    raw = data.ctypes.data
+    starts, classes = page_starts.ctypes.data, pages.ctypes.data
     for e in range(n):
         start, stop = core(keys, firsts, e)
         if start == stop:
             continue
         before[e], after[e] = gaps[start], gaps[stop]
-        point, _ = decode(data.ctypes.data, begins[start], begins[start] + 4)
-        if (
-            always
-            or before[e]
-            or kind_of(point, page_starts.ctypes.data, pages.ctypes.data) != SINGLE
-        ):
+        if always or before[e] or not edge_is_single(raw, begins[start], starts, classes):
             before[e] += 1
-        point, _ = decode(data.ctypes.data, begins[stop - 1], begins[stop - 1] + 4)
-        if (
-            always
-            or after[e]
-            or kind_of(point, page_starts.ctypes.data, pages.ctypes.data) != SINGLE
-        ):
+        if always or after[e] or not edge_is_single(raw, begins[stop - 1], starts, classes):
             after[e] += 1
     return before, after
 
 
 @njit(cache=True, nogil=True)
-def gather_entries(last, before, after, n_nodes):
+def gather_entries(
+    last: Array, before: Array, after: Array, n_nodes: Int
+) -> tuple[Array, Array, Array]:
     """Entries by node: (first variant of each node, variants, whether each entry collapsed).
 
     A variant is (entry, spaces before, spaces after, next variant or -1): entries that differ only
@@ -242,7 +240,7 @@ def gather_entries(last, before, after, n_nodes):
 
 
 @njit(cache=True, nogil=True)
-def entry_words(heads, variants):
+def entry_words(heads: Array, variants: Array) -> tuple[Array, Array]:
     """What each node's place says of its entry, and the variants that are read at matching."""
     words = np.zeros(heads.shape[0], np.uint64)
     kept = np.empty(variants.shape, np.int64)
@@ -265,171 +263,3 @@ def entry_words(heads, variants):
             kept[count, 3] = count + 1 if v >= 0 else -1
             count += 1
     return words, kept[:count].copy()
-
-
-@njit(cache=True, nogil=True)
-def place_tokens(data, keys, begins, ends, distinct, words, spread):
-    """Token table (uint64 pairs, flat), pool of long tokens, place of each ordinal.
-
-    The table's last place stays empty, so probing ends.
-    """
-    table = np.zeros(2 * (spread + distinct.shape[0] + 1), np.uint64)
-    where = np.empty(distinct.shape[0], np.int64)
-    size = 8
-    for k in range(distinct.shape[0]):
-        if keys[distinct[k]] & LONG:
-            size += (4 + ends[distinct[k]] - begins[distinct[k]] + 7) // 8 * 8
-    pool = np.zeros(size + 8, np.uint8)
-    ref = 8
-    top = spread
-    for k in range(distinct.shape[0]):
-        t = distinct[k]
-        at = home(mix(keys[t]), np.uint64(spread))
-        while table[2 * at] != EMPTY_TOKEN:
-            at += 1
-        top = max(top, at + 1)
-        table[2 * at] = keys[t]
-        table[2 * at + 1] = words[k]
-        where[k] = at
-        if keys[t] & LONG:
-            length = ends[t] - begins[t]
-            table[2 * at + 1] |= np.uint64(ref // 8) << REF_SHIFT
-            for b in range(4):
-                pool[ref + b] = (length >> (8 * b)) & 255
-            for b in range(length):
-                pool[ref + 4 + b] = data[begins[t] + b]
-            ref += (4 + length + 7) // 8 * 8
-    return table[: 2 * (top + 1)].copy(), pool, where
-
-
-@njit(cache=True, nogil=True)
-def find_tails(parents, heads, n_tokens):
-    """Which deeper nodes the trie keeps (1), which of them start a tail (2), which are in one (0).
-
-    Also the number of nodes kept.
-    """
-    total = heads.shape[0]
-    ends_below = np.zeros(total, np.int64)
-    for node in range(total - 1, -1, -1):
-        if heads[node] >= 0:
-            ends_below[node] += 1
-        if node >= n_tokens:
-            ends_below[parents[node - n_tokens]] += ends_below[node]
-    state = np.ones(total, np.uint8)
-    kept = 0
-    for node in range(n_tokens, total):
-        parent = parents[node - n_tokens]
-        if state[parent] != 1:
-            state[node] = 0
-        elif ends_below[node] == 1 and heads[node] < 0:
-            state[node] = 2
-        if state[node]:
-            kept += 1
-    return state, kept
-
-
-@njit(cache=True, nogil=True)
-def place_pairs(first, where, parents, tokens, joins, state, words, n_tokens, spread, kept):
-    """Pair table (uint64 pairs, flat) and tails; completes the flags of the token table.
-
-    A tail is (word of its entry: low half, high half, number of steps, steps).
-    """
-    table = np.zeros(2 * (spread + kept + 1), np.uint64)
-    table[::2] = EMPTY_PAIR
-    base = first.shape[0] // 2
-    numbers = np.full(n_tokens + parents.shape[0], -1, np.int64)
-    numbers[:n_tokens] = where
-    tail_of = np.full(n_tokens + parents.shape[0], -1, np.int64)
-    top = spread
-    n_tails = 0
-    for k in range(parents.shape[0]):
-        node = n_tokens + k
-        token = where[tokens[k]]
-        join = joins[k]
-        if state[node] == 0:
-            # The parent's tail: nodes of a tail are a chain, in order.
-            tail_of[node] = tail_of[parents[k]]
-            continue
-        key = pair_key(numbers[parents[k]], 2 * token + join)
-        at = home(mix(key), np.uint64(spread))
-        while table[2 * at] != EMPTY_PAIR:
-            at += 1
-        top = max(top, at + 1)
-        table[2 * at] = key
-        table[2 * at + 1] = words[node]
-        numbers[node] = base + at
-        first[2 * token + 1] |= NEXT_1 if join else NEXT_0
-        child = CHILD_1 if join else CHILD_0
-        if numbers[parents[k]] < base:
-            first[2 * numbers[parents[k]] + 1] |= child
-        else:
-            table[2 * (numbers[parents[k]] - base) + 1] |= child
-        if state[node] == 2:
-            tail_of[node] = n_tails
-            n_tails += 1
-    lengths = np.zeros(n_tails + 1, np.int64)
-    for k in range(parents.shape[0]):
-        if state[n_tokens + k] == 0:
-            lengths[tail_of[n_tokens + k]] += 1
-    starts = np.zeros(n_tails + 1, np.int64)
-    for t in range(n_tails):
-        starts[t + 1] = starts[t] + 3 + lengths[t]
-    tails = np.zeros(starts[n_tails] + 1, np.uint32)
-    fill = np.zeros(n_tails, np.int64)
-    for k in range(parents.shape[0]):
-        node = n_tokens + k
-        if state[node] == 2:
-            at = 2 * (numbers[node] - base) + 1
-            table[at] = np.uint64(starts[tail_of[node]]) | TAIL
-        elif state[node] == 0:
-            t = tail_of[node]
-            step = 2 * where[tokens[k]] + joins[k]
-            tails[starts[t] + 3 + fill[t]] = step
-            if fill[t] == 0:
-                # The node's place keeps 28 bits of the tail's first step, to refuse most tails.
-                at = 2 * (numbers[parents[k]] - base) + 1
-                table[at] |= np.uint64(step) << REF_SHIFT
-            fill[t] += 1
-            tails[starts[t]] = words[node] & np.uint64(0xFFFFFFFF)
-            tails[starts[t] + 1] = words[node] >> np.uint64(32)
-            tails[starts[t] + 2] = lengths[t]
-    return table[: 2 * (top + 1)].copy(), tails
-
-
-@njit(cache=True, nogil=True)
-def filter_of(pairs, bits):
-    """One bit for each pair: bit (hash >> (64 - bits)) of 2 ** bits."""
-    words = np.zeros(1 << (bits - 6), np.uint64)
-    for at in range(pairs.shape[0] // 2):
-        if pairs[2 * at] != EMPTY_PAIR:
-            bit = mix(pairs[2 * at]) >> np.uint64(64 - bits)
-            words[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
-    return words
-
-
-@njit(cache=True, nogil=True)
-def direct_of(first):
-    """Place of each token of one character below U+10000, or -1."""
-    direct = np.full(0x10000, -1, np.int32)
-    raw = np.zeros(16, np.uint8)
-    address = raw.ctypes.data
-    for at in range(first.shape[0] // 2):
-        key = first[2 * at]
-        length = np.int64(key >> np.uint64(56))
-        if key == EMPTY_TOKEN or length > 3:
-            continue
-        for b in range(length):
-            raw[b] = (key >> np.uint64(8 * b)) & np.uint64(255)
-        point, size = decode(address, 0, length)
-        if size == length:
-            direct[point] = at
-    return direct
-
-
-@njit(cache=True, nogil=True)
-def byte_classes(page_starts, pages):
-    """Class of each byte that is a character, COMPLEX for the others."""
-    classes = np.full(256, COMPLEX, np.uint8)
-    for point in range(128):
-        classes[point] = kind_of(point, page_starts.ctypes.data, pages.ctypes.data)
-    return classes
