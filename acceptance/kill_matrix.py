@@ -5,7 +5,7 @@
     python -m acceptance.kill_matrix --slice 12   some of them, compared with the record
 
 Each operation gets one way to die (before it, half done, after it), drawn from the seed. The second
-run goes on to the end of the struck stage, every tenth time to the end of all stages; every other
+run goes on to the end of the struck stage, every twentieth time to the end of all stages; every other
 time its bundles are doubled, disordered, and come once more after the commit. Then the manifest
 digests must be those of an undisturbed run, `verify` must find nothing, and `datasets` and polars
 must count the rows that the manifests state.
@@ -43,7 +43,7 @@ SOURCES = (
 )
 MODES = ("before", "torn", "after")
 LANES = 2
-TO_THE_END = 10
+TO_THE_END = 20
 
 
 @dataclass(frozen=True)
