@@ -1,247 +1,272 @@
-"""Streaming reader of committed datasets: shuffled, resumable, optionally balanced online.
+"""Streams a committed dataset to a training loop. Position is a fact, not a state.
 
-The order is a function of (dataset digest, seed, epoch): row groups are permuted over the whole
-dataset, then the rows of every ``window`` consecutive row groups together. So the k-th sample is
-a fact, not a state; any number of restarts gives the same samples. Memory: one window, about
-14 MB a row group before decoding.
+The k-th sample of an epoch is a pure function of (manifest digest, seed, epoch, window, draw, k):
+any number of ranks, loader workers or restarts gives the same global batches, and a restart at k
+reads nothing that comes before k's window. `trainer.order` says how the order is made.
 
-With ``balance`` each epoch draws anew from a ``matched`` dataset (MetaCLIP 2, algorithm 1), by the
-same function that draws the ``curated`` dataset of epoch 0. Drawing from ``curated`` would square
-the probabilities, so it is refused.
+With ``draw`` the reader draws anew each epoch from a `matched` dataset (MetaCLIP 2's online
+balancing): the rule is that of `curation.metaclip2.draw`, so the epoch and seed of a `curated`
+dataset give exactly its rows. Positions then count drawn rows.
+
+A reader holds the row groups of one window and one row group more, beside the batch itself. Each
+rank reads every row group of a window, since its samples are spread over all of them. A reader is
+for one thread; give each worker its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from curation.metaclip2.draw import IMAGE_MODE, MODES, draw
-from schemas.dataset import Dataset
-from schemas.errors import UsageError
-from schemas.ids import uniform
+from curation.metaclip2.draw import check_mode
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import InputError, IntegrityError, UsageError
+from schemas.manifest import Manifest
+from schemas.storage import Storage
+from schemas.table_schemas import CURATED, MATCHED
+from trainer.order import Group, Numbers, Order, Places
 
-_SALT_GROUPS = 101
-_SALT_ROWS = 102
-
-
-@dataclass(frozen=True, order=True)
-class Position:
-    """A place in the stream: sample ``offset`` of window ``window`` of ``epoch``."""
-
-    epoch: int = 0
-    window: int = 0
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a sample lies: shard and row group by number, row within the row group."""
-
-    shard: int
-    row_group: int
-    row: int
+WINDOW_BYTES = 128 << 20
+WINDOW_ROWS = 1 << 16
+KEEP, DROP = "keep", "drop"
+REMAINDERS = (KEEP, DROP)
+_STATE = ("digest", "seed", "epoch", "window", "draw", "position")
+# A take that joins more bytes of one column than 32-bit offsets can count fails.
+_TAKE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one epoch and the position from which the stream goes on."""
+    """Rows in order, their global positions (int64[n], ascending), and the state after the global
+    batch that they are part of: a restart there continues with the next one."""
 
     table: pa.Table
-    start: Position
-    next: Position
+    positions: Numbers
+    state: dict[str, Any]
+
+
+def default_window(manifest: Manifest) -> int:
+    """Rows of 128 MiB as stored, 65,536 at most: large for texts, bounded for pictures."""
+    row_bytes = max(1, manifest.totals.get("bytes", 0) // max(1, manifest.rows))
+    return max(1, min(WINDOW_ROWS, WINDOW_BYTES // row_bytes))
 
 
 class Reader:
-    """Reads a committed dataset in the order of (dataset, seed, epoch)."""
+    """The samples of one epoch of a committed dataset, by position."""
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | Storage | str | Path,
         *,
         seed: int = 0,
-        window: int = 4,
+        epoch: int = 0,
+        window: int | None = None,
+        draw: str | None = None,
         columns: Sequence[str] | None = None,
-        balance: str | None = None,
     ) -> None:
-        """Shuffle within ``window`` row groups; ``balance``: None, "image" or "text".
+        """Open a dataset; reads its head and shard list only.
 
-        UsageError: a window below 1, an unknown mode, or ``balance`` of a dataset that has no
-        ``keep_probability`` or has been drawn already.
+        ``window``: rows shuffled together (default: `default_window`; 1: row groups in random
+        order, rows in theirs). ``draw``: "image" or "text", of a `matched` dataset.
+        Errors: UsageError for settings that do not fit, and what `open_dataset` raises.
         """
-        if window < 1:
-            raise UsageError(f"window={window} row groups is too small: give 1 or more")
-        if balance is not None:
-            _check_balance(dataset, balance)
-        self.dataset = dataset
+        self.dataset = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+        manifest = self.dataset.manifest
+        if draw is not None:
+            _check_draw(self.dataset, draw)
+        for name, value in (("seed", seed), ("epoch", epoch)):
+            if not 0 <= value < 1 << 64:
+                raise UsageError(f"{name}={value}: give a number from 0 to 2**64 - 1")
+        self.window = default_window(manifest) if window is None else window
+        if not 1 <= self.window < 1 << 32:
+            raise UsageError(f"window={window}: give a number of rows from 1 to 2**32 - 1")
+        if unknown := [name for name in columns or () if name not in self.dataset.schema.names]:
+            known = ", ".join(self.dataset.schema.names)
+            raise UsageError(f"no column {unknown[0]!r} to read; the columns are {known}")
         self.seed = seed
-        self.window = window
+        self.epoch = epoch
+        self.draw = draw
         self.columns = list(columns) if columns is not None else None
-        self.balance = balance
-        self._word = int(dataset.manifest.digest[:16], 16)
-        self._groups = [
-            (number, group)
-            for number, shard in enumerate(dataset.shards())
-            if shard.rows
-            for group in range(shard.row_groups)
-        ]
-        self._rows: dict[int, list[int]] = {}
-        self._edges: dict[int, tuple[pa.Scalar, pa.Scalar]] = {}
+        self.digest = manifest.digest
+        self._order = Order(self.dataset, seed, epoch, self.window, draw)
+        self._tables: dict[Group, pa.Table] = {}
+        self._held: tuple[int, set[Group]] | None = None
 
-    @property
-    def windows(self) -> int:
-        """Windows of an epoch."""
-        return -(-len(self._groups) // self.window)
+    @classmethod
+    def resume(
+        cls,
+        dataset: Dataset | Storage | str | Path,
+        state: Mapping[str, Any],
+        columns: Sequence[str] | None = None,
+    ) -> tuple[Reader, int]:
+        """Return the reader that a state came from, and the position to start at.
 
-    def batches(self, rows: int, start: Position | None = None) -> Iterator[Batch]:
-        """Yield the batches of ``rows`` rows from ``start`` to the end of its epoch.
-
-        Batches cross windows; only the last of an epoch may be shorter. A restart at any
-        ``batch.next`` goes on with the same rows.
+        Errors: IntegrityError for the state of another dataset, InputError for what is no state.
         """
-        if rows < 1:
-            raise UsageError(f"a batch of {rows} rows is too small: give 1 or more")
-        begin = here = start or Position()
-        parts: list[pa.Table] = []
-        missing = rows
-        for window in range(here.window, self.windows):
-            table = self.read_window(here.epoch, window)
-            offset = here.offset if window == here.window else 0
-            while offset < table.num_rows:
-                part = table.slice(offset, missing)
-                offset += part.num_rows
-                missing -= part.num_rows
-                parts.append(part)
-                if missing == 0:
-                    end = Position(here.epoch, window, offset)
-                    yield Batch(pa.concat_tables(parts), begin, end)
-                    parts, missing, begin = [], rows, end
-        if parts:
-            yield Batch(pa.concat_tables(parts), begin, Position(here.epoch + 1))
+        opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+        _check_state(opened, state)
+        settings = {name: state[name] for name in ("seed", "epoch", "window", "draw")}
+        reader = cls(opened, columns=columns, **settings)
+        return reader, reader.position_of(state)
 
-    def read_window(self, epoch: int, window: int) -> pa.Table:
-        """Return a window's samples in their order (after the draw, with ``balance``)."""
-        groups = self._window_groups(epoch, window)
-        columns = None if self.balance else self.columns
-        parts = [self._group(place, epoch, columns) for place in groups]
-        table = pa.concat_tables(parts)
-        table = table.take(self._row_order(epoch, window, table.num_rows))
-        return table.select(self.columns) if self.columns is not None else table
+    def state(self, position: int) -> dict[str, Any]:
+        """Return the state (JSON values) of an epoch continued at `position`."""
+        values = (self.digest, self.seed, self.epoch, self.window, self.draw, position)
+        return dict(zip(_STATE, values, strict=True))
 
-    def position(self, epoch: int, sample: int) -> Position:
-        """Return the position of an epoch's k-th sample.
+    def position_of(self, state: Mapping[str, Any]) -> int:
+        """Return a state's position.
 
-        Reads footers; with ``balance``, the windows before it, for their draw decides the count.
+        Errors: IntegrityError for the state of another dataset, UsageError for one of other
+        settings (the same number would be another sample), InputError for what is no state.
         """
-        left = sample
-        for window in range(self.windows):
-            size = self._window_size(epoch, window)
-            if left < size:
-                return Position(epoch, window, left)
-            left -= size
-        raise UsageError(
-            f"epoch {epoch} of {self.dataset.storage.url} has {sample - left} samples; "
-            f"sample {sample} was asked for"
-        )
-
-    def locate(self, position: Position) -> Source:
-        """Return the shard, row group and row of a sample (without ``balance``)."""
-        if self.balance is not None:
-            raise UsageError(
-                "locate() needs a reader without balance: rows of a draw have pair ids"
+        _check_state(self.dataset, state)
+        for name, value in self.state(0).items():
+            if name not in ("digest", "position") and state[name] != value:
+                raise UsageError(
+                    f"the state was saved with {name}={state[name]}, this reader has "
+                    f"{name}={value}: give the same, or start the epoch anew"
+                )
+        position = int(state["position"])
+        if self._order.reach(position) < position:
+            raise InputError(
+                f"the state has position {position}, but the epoch has {len(self)} samples"
             )
-        groups = self._window_groups(position.epoch, position.window)
-        sizes = [self._size(place) for place in groups]
-        order = self._row_order(position.epoch, position.window, sum(sizes))
-        if not 0 <= position.offset < len(order):
-            raise UsageError(f"{position} is outside: the window has {len(order)} samples")
-        row = int(order[position.offset])
-        for place, size in zip(groups, sizes, strict=True):
-            if row < size:
-                return Source(*self._groups[place], row)
-            row -= size
-        raise AssertionError("unreachable: the rows of the groups are the window's")
+        return position
 
-    # -- order -----------------------------------------------------------------------------
+    def __len__(self) -> int:
+        """Return the number of samples; with a draw this reads all ids and probabilities."""
+        return self._order.reach(self.dataset.manifest.rows)
 
-    def _permutation(self, count: int, tag: int, epoch: int, salt: int) -> npt.NDArray[np.int64]:
-        words = np.empty((count, 2), "<u8")
-        words[:, 0] = np.arange(count)
-        words[:, 1] = self._word ^ tag
-        return np.argsort(uniform(self.seed, epoch, words, salt), kind="stable")
+    def locate(self, positions: Sequence[int] | Numbers) -> Places:
+        """Return shard, row group and row of samples; UsageError for a position past the end."""
+        at = np.asarray(positions, np.int64)
+        if len(at):
+            low, high = int(at.min()), int(at.max())
+            if low < 0 or self._order.reach(high + 1) <= high:
+                wrong = low if low < 0 else high
+                raise UsageError(f"there is no sample {wrong}: the epoch has {len(self)}")
+        return self._order.locate(at)
 
-    def _window_groups(self, epoch: int, window: int) -> list[int]:
-        if not 0 <= window < self.windows:
-            raise UsageError(f"window {window} does not exist: an epoch has {self.windows}")
-        order = self._permutation(len(self._groups), 0, epoch, _SALT_GROUPS)
-        return [int(i) for i in order[window * self.window : (window + 1) * self.window]]
+    def take(self, positions: Sequence[int] | Numbers) -> pa.Table:
+        """Return the samples at `positions`, in that order; reads only their row groups."""
+        at = np.asarray(positions, np.int64)
+        places = self.locate(at)
+        if len(at) == 0:
+            return self._empty()
+        window = int(at[-1]) // self.window
+        if self._held is None or self._held[0] != window:
+            self._held = window, self._order.groups(window)
+            self._tables = {g: t for g, t in self._tables.items() if g in self._held[1]}
+        # Row groups one after the other; those of the last window stay for the next batch.
+        order = np.lexsort((places.group, places.shard))
+        shards, groups = places.shard[order], places.group[order]
+        change = (np.diff(shards) != 0) | (np.diff(groups) != 0)
+        bounds = [0, *(np.flatnonzero(change) + 1).tolist(), len(order)]
+        parts, size = [], 0
+        for low, high in itertools.pairwise(bounds):
+            table = self._table((int(shards[low]), int(groups[low])))
+            parts.append(table.take(pa.array(places.sample[order[low:high]])))
+            size += parts[-1].nbytes
+            if size > _TAKE_BYTES and len(at) > 1:
+                half = len(at) // 2
+                return pa.concat_tables([self.take(at[:half]), self.take(at[half:])])
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(parts).take(pa.array(back))
 
-    def _row_order(self, epoch: int, window: int, rows: int) -> npt.NDArray[np.int64]:
-        return self._permutation(rows, window, epoch, _SALT_ROWS)
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        worker: int = 0,
+        workers: int = 1,
+        remainder: str = KEEP,
+    ) -> Iterator[Batch]:
+        """Yield the batches of a rank from position ``start`` to the epoch's end.
 
-    def _window_size(self, epoch: int, window: int) -> int:
-        if self.balance is not None:
-            return self.read_window(epoch, window).num_rows
-        return sum(self._size(place) for place in self._window_groups(epoch, window))
-
-    def _size(self, place: int) -> int:
-        shard, group = self._groups[place]
-        if shard not in self._rows:
-            self._rows[shard] = self.dataset.row_group_rows(shard)
-        return self._rows[shard][group]
-
-    # -- rows ------------------------------------------------------------------------------
-
-    def _group(self, place: int, epoch: int, columns: list[str] | None) -> pa.Table:
-        table = self.dataset.read_row_group(*self._groups[place], columns)
-        if self.balance is None:
-            return table
-        if self.balance == IMAGE_MODE:
-            table = self._whole_images(place, table)
-        return draw(table, self.seed, epoch, self.balance).table
-
-    def _whole_images(self, place: int, table: pa.Table) -> pa.Table:
-        """Return the rows of the images that begin in a row group, with those that follow it.
-
-        An image's rows lie together (datasets are sorted by image id), but a cut may part them.
+        Step s is the global batch of positions start + s * n to start + (s + 1) * n, with
+        n = ``batch_size`` * ``ranks``; rank r has those with k = r mod ``ranks``. A loader worker
+        w of m yields the steps s = w mod m, so reading the workers in turn gives the rank's steps.
+        All ranks have equally many steps. The last step, if shorter: ``remainder`` "keep" yields
+        what there is (possibly no row on some ranks), "drop" leaves it out on every rank.
+        Errors: UsageError for numbers that do not fit or a start past the end.
         """
-        first, last = self._edge(place)
-        if place and self._edge(place - 1)[1] == first:
-            table = table.filter(pc.not_equal(table["image_id"], first))
-        parts = [table] if table.num_rows else []
-        for later in range(place + 1, len(self._groups)) if parts else ():
-            if self._edge(later)[0] != last:
-                break
-            more = self.dataset.read_row_group(*self._groups[later])
-            parts.append(more.filter(pc.equal(more["image_id"], last)))
-            if self._edge(later)[1] != last:
-                break
-        return pa.concat_tables(parts) if parts else table
+        for name, value, of in (("rank", rank, ranks), ("worker", worker, workers)):
+            if not 0 <= value < of:
+                raise UsageError(f"{name}={value} of {of}: give a number from 0 to {of - 1}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size}: give at least 1")
+        if remainder not in REMAINDERS:
+            raise UsageError(f"remainder={remainder} is unknown: give {' or '.join(REMAINDERS)}")
+        if start < 0 or self._order.reach(start) < start:
+            raise UsageError(f"there is no position {start}: the epoch has {len(self)} samples")
+        return self._batches(batch_size * ranks, start, rank, ranks, worker, workers, remainder)
 
-    def _edge(self, place: int) -> tuple[pa.Scalar, pa.Scalar]:
-        """The first and the last image id of a row group."""
-        if place not in self._edges:
-            table = self.dataset.read_row_group(*self._groups[place], ["image_id"])
-            self._edges[place] = (table["image_id"][0], table["image_id"][-1])
-        return self._edges[place]
+    def _batches(
+        self, n: int, start: int, rank: int, ranks: int, worker: int, workers: int, remainder: str
+    ) -> Iterator[Batch]:
+        first = start + worker * n
+        while True:
+            end = self._order.reach(first + n)
+            if end <= first or (remainder == DROP and end < first + n):
+                return
+            mine = np.arange(first + (rank - first) % ranks, end, ranks, dtype=np.int64)
+            yield Batch(self.take(mine), mine, self.state(end))
+            first += workers * n
+
+    def _table(self, group: Group) -> pa.Table:
+        """The samples of a row group."""
+        if (table := self._tables.get(group)) is not None:
+            return table
+        table = self.dataset.read_row_group(*group, self.columns)
+        if (kept := self._order.kept(group)) is not None:
+            table = table.take(pa.array(kept))
+        if self._held is not None and group in self._held[1]:
+            self._tables[group] = table
+        return table
+
+    def _empty(self) -> pa.Table:
+        schema = self.dataset.schema
+        names = self.columns if self.columns is not None else schema.names
+        return pa.schema([schema.field(name) for name in names]).empty_table()
 
 
-def _check_balance(dataset: Dataset, balance: str) -> None:
-    url, schema = dataset.storage.url, dataset.spec.name
-    if balance not in MODES:
-        raise UsageError(f"balance={balance} is unknown: give {' or '.join(MODES)}")
-    if schema == "curated":
+def _check_draw(dataset: Dataset, draw: str) -> None:
+    check_mode(draw)
+    name, url = dataset.spec.name, dataset.storage.url
+    if name == CURATED.name:
         raise UsageError(
-            f"{url} is a curated dataset: it is the draw of one epoch already, and balancing it "
-            "again would square the probabilities. Give the matched dataset it was drawn from, or "
-            "leave balance out"
+            f"draw={draw}: {url} is a curated dataset, which is one draw already, and another "
+            "would square the probabilities; give the `matched` dataset that it was drawn from, "
+            "or leave draw out"
         )
-    if schema != "matched":
+    if name != MATCHED.name:
         raise UsageError(
-            f"{url} holds {schema}, which has no keep_probability: online balancing needs a "
-            "matched dataset"
+            f"draw={draw} needs a matched dataset (keep_probability, image_texts); {url} is "
+            f"{name}: give `matched`, or leave draw out"
+        )
+
+
+def _check_state(dataset: Dataset, state: Mapping[str, Any]) -> None:
+    if missing := [name for name in _STATE if name not in state]:
+        raise InputError(f"not a reader's state: {missing[0]} is missing (has {sorted(state)})")
+    for name in ("seed", "epoch", "window", "position"):
+        value = state[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InputError(f"not a reader's state: {name} is {value!r}, not a whole number")
+    digest = dataset.manifest.digest
+    if state["digest"] != digest:
+        raise IntegrityError(
+            f"the state is of dataset {state['digest']}, but {dataset.storage.url} is {digest}: "
+            "give the dataset that the run began with, or start anew"
         )

@@ -27,6 +27,9 @@ from schemas.table_schemas import CURATED, IMAGE, MATCHED
 IMAGE_MODE, TEXT_MODE = "image", "text"
 MODES = (IMAGE_MODE, TEXT_MODE)
 
+DECIDING = ("image_id", "pair_id", "image_texts", "keep_probability")
+"""Columns of ``matched`` that the draw decides by."""
+
 
 def check_mode(mode: str) -> str:
     """Return the mode, or raise UsageError."""
@@ -86,13 +89,9 @@ def draw(matched: pa.Table, seed: int, epoch: int, mode: str) -> Outcome:
     Rows sorted by (image_id, pair_id); every image with all its rows (see ``whole_images``), else
     IntegrityError. stats: ``languages`` {metadata key: texts}.
     """
-    check_mode(mode)
     table = matched.combine_chunks()
     ids = table["pair_id"].combine_chunks()
-    picked = np.ones(table.num_rows, bool)
-    if mode == IMAGE_MODE:
-        picked = _pick(table, seed, epoch)
-    drawn = uniform(seed, epoch, ids, SALT_DRAW) < table["keep_probability"].to_numpy()
+    picked, drawn = decide(table, seed, epoch, mode)
     ledger = Ledger()
     ledger.add("text", "in", "", table.num_rows, id_sum(ids))
     for gone, reason in ((~picked, "image_has_another_text"), (picked & ~drawn, "not_drawn")):
@@ -105,6 +104,23 @@ def draw(matched: pa.Table, seed: int, epoch: int, mode: str) -> Outcome:
     counts = out["metadata"].value_counts().to_pylist()
     languages = {row["values"]: {"texts": row["counts"]} for row in counts}
     return Outcome(CURATED.validate(curated), ledger, stats={"languages": languages})
+
+
+def decide(
+    matched: pa.Table, seed: int, epoch: int, mode: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return bool[n] twice: rows that their image picked (all in mode "text"), rows below their
+    probability. The draw keeps the rows that are both.
+
+    Needs the columns ``DECIDING`` alone, rows as ``draw`` does.
+    """
+    check_mode(mode)
+    table = matched.combine_chunks()
+    picked = np.ones(table.num_rows, bool)
+    if mode == IMAGE_MODE:
+        picked = _pick(table, seed, epoch)
+    number = uniform(seed, epoch, table["pair_id"], SALT_DRAW)
+    return picked, number < table["keep_probability"].to_numpy()
 
 
 def whole_images(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
