@@ -1,9 +1,12 @@
 """Dataset sink against bare ``pyarrow.parquet.write_table``: marginal rates, as a ratio.
 
 Ours: validation, order check, id sums, canonical cuts, checksums, fsync and the commit. Peer: one
-``write_table`` of the whole table, same codecs, nothing else. Both in this process, in turn, each
-with N and 2N rows; the marginal time is T(2N) - T(N). Text is drawn from a generated lexicon by
-Zipf's law. Run: ``python tests/benchmarks/bench_sink.py [--rows N] [--runs 7] [--dir DIR]``.
+``write_table`` of the whole table, same codecs, nothing else; beside it the same with an fsync,
+which is what a durable file costs. All in this process, in turn, each with N and 4N rows; the marginal time
+is T(4N) - T(N). ``cpu_ratio`` compares processor seconds, which other load disturbs less.
+"matches" is text, drawn from a generated lexicon by Zipf's law; "records" is 40 KB images, not
+compressed, where the peer only copies memory. Run it as a script:
+``python tests/benchmarks/bench_sink.py [--rows 4N] [--images 4N] [--runs 7] [--dir DIR]``.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +34,6 @@ from schemas.manifest import Manifest
 from schemas.storage import storage
 from schemas.table_schemas import MATCHES, RECORDS, SchemaSpec
 from schemas.writer import ShardWriter
-
-TABLE_ROWS = 50_000
 
 
 def matches(rows: int) -> pa.Table:
@@ -88,62 +90,89 @@ def images(rows: int) -> pa.Table:
     return RECORDS.validate(pa.table(table))
 
 
-def ours(spec: SchemaSpec, table: pa.Table, folder: Path) -> float:
-    """Seconds for writer and commit."""
+def stream(table: pa.Table) -> list[pa.Table]:
+    """Tables of 8 MB with memory of their own, as a stage receives them."""
     step = max(1, table.num_rows * (8 << 20) // table.nbytes)
-    start = time.perf_counter()
+    parts = [table.slice(first, step) for first in range(0, table.num_rows, step)]
+    return [part.take(np.arange(part.num_rows)) for part in parts]
+
+
+def ours(spec: SchemaSpec, tables: list[pa.Table], folder: Path) -> None:
+    """Write and commit."""
     root = storage(folder / "ours")
     with ShardWriter(root, spec) as writer:
-        for first in range(0, table.num_rows, step):
-            writer.write(table.slice(first, step))
+        for table in tables:
+            writer.write(table)
+    rows = sum(table.num_rows for table in tables)
     ledger = Ledger()
-    ledger.add(spec.unit, "in", "", table.num_rows)
-    ledger.add(spec.unit, "out", "", table.num_rows)
+    ledger.add(spec.unit, "in", "", rows)
+    ledger.add(spec.unit, "out", "", rows)
     head = Manifest(schema={"name": spec.name, "version": spec.version}, counts=ledger.rows())
     commit(root, head, writer.close())
-    return time.perf_counter() - start
 
 
-def peer(table: pa.Table, folder: Path, codec: dict[str, str]) -> float:
-    """Seconds for ``write_table`` (its defaults, same codecs, no fsync, no checksum)."""
-    start = time.perf_counter()
+def peer(table: pa.Table, folder: Path, codec: dict[str, str], durable: bool) -> None:
+    """Call ``write_table`` with its defaults and the same codecs."""
     pq.write_table(table, folder / "peer.parquet", compression=codec)
-    return time.perf_counter() - start
+    if durable:
+        with open(folder / "peer.parquet", "rb") as file:
+            os.fsync(file.fileno())
+
+
+def timed(action: Callable[[], None], folder: Path) -> tuple[float, float]:
+    """Wall and processor seconds of an action in an empty folder on a settled disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.sync()
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def measure(spec: SchemaSpec, whole: pa.Table, runs: int, folder: Path) -> dict[str, object]:
-    """Alternate ours and peer on N and 2N rows; return ratios of marginal rates."""
+    """Alternate ours and peers on N and 4N rows; return ratios of marginal rates."""
     sink = pa.BufferOutputStream()
     pq.write_table(whole.slice(0, 1), sink)
     leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     paths = [leaves.column(i).path for i in range(len(leaves))]
     codec = {p: "none" if p == "image.bytes" else "zstd" for p in paths}
-    half = whole.slice(0, whole.num_rows // 2)
-    rows: list[tuple[float, float]] = []
+    quarter = whole.slice(0, whole.num_rows // 4)
+    streams = {t.num_rows: stream(t) for t in (quarter, whole)}
+    marginal: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": [], "durable": []}
     for run in range(runs + 1):
-        times = []
-        for table in (half, whole):
-            for name in ("ours", "peer") if run % 2 else ("peer", "ours"):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                os.sync()
-                seconds = (
-                    ours(spec, table, folder) if name == "ours" else peer(table, folder, codec)
+        for name in sorted(marginal, reverse=bool(run % 2)):
+            seconds = []
+            for table in (quarter, whole):
+
+                def action(name: str = name, table: pa.Table = table) -> None:
+                    if name == "ours":
+                        ours(spec, streams[table.num_rows], folder)
+                    else:
+                        peer(table, folder, codec, name == "durable")
+
+                seconds.append(timed(action, folder))
+            if run:  # the first warms up
+                marginal[name].append(
+                    (seconds[1][0] - seconds[0][0], seconds[1][1] - seconds[0][1])
                 )
-                times.append((name, seconds))
-        if run:  # the first warms up
-            total = {n: [t for name, t in times if name == n] for n in ("ours", "peer")}
-            rows.append(tuple(total[n][1] - total[n][0] for n in ("ours", "peer")))  # type: ignore[arg-type]
     shutil.rmtree(folder, ignore_errors=True)
-    ratios = sorted(p / o for o, p in rows)
-    megabytes = (whole.nbytes - half.nbytes) / 1e6
+    megabytes = (whole.nbytes - quarter.nbytes) / 1e6
+
+    def ratios(name: str, kind: int) -> list[float]:
+        pairs = zip(marginal[name], marginal["ours"], strict=True)
+        return sorted(p[kind] / o[kind] for p, o in pairs)
+
+    wall, durable = ratios("peer", 0), ratios("durable", 0)
     return {
         "case": spec.name,
         "megabytes": round(megabytes),
-        "ours_mb_s": round(megabytes / statistics.median(o for o, _ in rows)),
-        "peer_mb_s": round(megabytes / statistics.median(p for _, p in rows)),
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "ours_mb_s": round(megabytes / statistics.median(o for o, _ in marginal["ours"])),
+        "peer_mb_s": round(megabytes / statistics.median(p for p, _ in marginal["peer"])),
+        "ratio_median": round(statistics.median(wall), 3),
+        "ratio_range": [round(wall[0], 3), round(wall[-1], 3)],
+        "durable_ratio_median": round(statistics.median(durable), 3),
+        "durable_ratio_range": [round(durable[0], 3), round(durable[-1], 3)],
+        "cpu_ratio_median": round(statistics.median(ratios("peer", 1)), 3),
     }
 
 
