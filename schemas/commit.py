@@ -66,7 +66,7 @@ def commit(
         found = Manifest.load(storage)
     if found is not None and found.digest != manifest.digest:
         if supersede is None or supersede != found.digest:
-            _withdraw(storage, shards, found)
+            withdraw(storage, shards, found)
             raise _conflict(storage, manifest, found)
         _replace_head(storage, manifest, found, shards)
         found = None
@@ -172,7 +172,7 @@ def _existing(storage: Storage) -> Manifest | None:
     return Manifest.load(storage)
 
 
-def _withdraw(storage: Storage, shards: Sequence[Shard], winner: Manifest) -> None:
+def withdraw(storage: Storage, shards: Sequence[Shard], winner: Manifest) -> None:
     """Remove the loser's shards, which readers of ``data/`` would take for the winner's."""
     keep = {shard.file for shard in read_shard_list(storage, winner)}
     for shard in shards:
@@ -223,7 +223,7 @@ def _replace_head(
         if winner != ours.digest:
             now = Manifest.load(storage)
             if now.digest == winner:  # else its shards are not known yet; its clean-up takes ours
-                _withdraw(storage, shards, now)
+                withdraw(storage, shards, now)
             raise ConflictError(
                 f"{storage.url}: head {theirs.digest} is being superseded by {winner}, not by ours "
                 f"({ours.digest}); run the command again once that writer is done"

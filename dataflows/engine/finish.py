@@ -9,7 +9,7 @@ from dataflows.engine.plan import PlanLine
 from dataflows.engine.sources import code_digest, library_versions
 from dataflows.engine.stage import Graph, JobContext
 from dataflows.transforms.results import UnitResult
-from schemas.commit import commit, retire
+from schemas.commit import commit, retire, withdraw
 from schemas.errors import ConflictError, IntegrityError
 from schemas.manifest import Manifest
 from schemas.redact import without_secrets
@@ -65,6 +65,7 @@ def _refuse_early(context: JobContext, result: UnitResult, head: str | None) -> 
     now = Manifest.load(context.storage) if context.storage.exists("manifest.json") else None
     if now is not None and now.digest != head and now.stage_key != context.key:
         run = now.run
+        withdraw(context.storage, result.shards, now)
         raise ConflictError(
             f"{context.storage.url} was committed meanwhile by another run: {now.digest}, on "
             f"{run.get('host', '?')} at {run.get('committed', '?')} with another configuration. Choose "

@@ -183,13 +183,18 @@ def _run_stage(
     started = datetime.now(UTC)
     result = sink.finished(JOB)
     if result is None:
-        with Progress(stage.name, progress_dir):
-            _submit(context, sink, settings, run_dir)
+        try:
+            with Progress(stage.name, progress_dir):
+                _submit(context, sink, settings, run_dir)
+        except HeadraceError:
+            # Another run of the same work that commits first clears away what both worked with.
+            if (head := _committed_meanwhile(context)) is not None:
+                return head
+            raise
         result = sink.finished(JOB)
     if result is None:
-        head = planning.head_of(context.storage)
-        if head is not None and head.stage_key == line.key:
-            return head  # another run of the same work committed it meanwhile
+        if (head := _committed_meanwhile(context)) is not None:
+            return head
         raise JobError(f"{stage.name}: the job ended without a result; run the same command again")
     run = {
         "runner": settings.runner.name,
@@ -203,6 +208,12 @@ def _run_stage(
     return commit_stage(
         graph, context, result, {n: str(digests[n]) for n in stage.inputs}, line, run
     )
+
+
+def _committed_meanwhile(context: JobContext) -> Manifest | None:
+    """The head, if a run with the same key committed it."""
+    head = planning.head_of(context.storage)
+    return head if head is not None and head.stage_key == context.key else None
 
 
 def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Path) -> None:
