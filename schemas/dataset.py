@@ -300,6 +300,8 @@ def _default_cache() -> Path:
     for place in (folder.parent, folder):
         state = place.lstat()
         if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
-            raise StorageError(f"{place} belongs to another user; remove it or set TMPDIR elsewhere")
+            raise StorageError(
+                f"{place} belongs to another user; remove it or set TMPDIR elsewhere"
+            )
         place.chmod(0o700)
     return folder
