@@ -12,7 +12,7 @@ from kernels.matching import layout, workspace
 from kernels.matching import state as st
 from schemas.errors import InputError
 
-MAX_TEXT = 1 << 28
+MAX_TEXT = 1 << 26
 """Bytes of the longest text that is matched."""
 _NO_IDS = np.empty(0, np.uint32)
 
@@ -29,6 +29,7 @@ class Automaton:
         self.mode: str = header["mode"]
         self.fingerprint: str = header["fingerprint"]
         self.unicode_version: str = header["unicode"]
+        self.seed: int = header["seed"]
         self._sections = sections
         # If entries have runs of spaces, each space may be a token, and each wrapped character
         # stands between two more.
@@ -53,7 +54,7 @@ class Automaton:
             st.DIRECT: sections["direct"].ctypes.data,
             st.COLLAPSE: self.mode == "repaired",
             st.MULTIPLE: runs,
-            st.SEED: header["seed"],
+            st.SEED: self.seed,
             st.ENTRIES: max(1, self.size),
         }
         self._fields = np.array(list(values), np.int64)

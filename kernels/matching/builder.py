@@ -22,6 +22,8 @@ from kernels.matching.classes import (
 from schemas.errors import InputError, UsageError
 
 MAX_ENTRIES = (1 << 28) - 2
+MAX_ENTRY = 4096
+"""Bytes of the longest entry; it bounds what a hostile text can cost (see `search`)."""
 MAX_PLACES = 1 << 29
 MAX_POOL = 8 << 28
 MAX_TAILS = 1 << 28
@@ -43,8 +45,8 @@ def build(
     equal after normalisation all but the first. Ids are never renumbered: counts indexed by id
     need `len(entries)` places (spec 9.2, item 11).
 
-    Raises UsageError for an unknown mode or spacing, InputError for entries that are no text or
-    too many.
+    Raises UsageError for an unknown mode or spacing, InputError for entries that are no text, too
+    many or too long, StorageError where the file cannot be written.
     """
     from kernels.matching import compiled
 
@@ -100,6 +102,11 @@ def _utf8(entries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if array.null_count:
         raise InputError(f"entry {array.is_null().index(True).as_py()} is null; entries are text")
     offsets = np.frombuffer(array.buffers()[1], np.int64)[: len(array) + 1]
+    sizes = np.diff(offsets)
+    if sizes.max(initial=0) > MAX_ENTRY:
+        raise InputError(
+            f"entry {sizes.argmax()} has {sizes.max()} bytes; the limit is {MAX_ENTRY}: drop it"
+        )
     data = np.zeros(offsets[-1] + 8, np.uint8)
     if offsets[-1]:
         data[:-8] = np.frombuffer(array.buffers()[2], np.uint8)[: offsets[-1]]

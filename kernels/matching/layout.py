@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import InputError, IntegrityError
+from schemas.errors import InputError, IntegrityError, StorageError
+from schemas.storage_local import translated
 
 MAGIC = b"HRMATCH\x00"
 FORMAT_VERSION = 1
@@ -40,7 +41,10 @@ def checksum(data: np.ndarray) -> str:
 
 
 def write(path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]) -> None:
-    """Write an automaton file; at `path` stands the whole file or what was there before."""
+    """Write an automaton file; at `path` stands the whole file or what was there before.
+
+    Raises StorageError where the folder is absent, full or not ours to write.
+    """
     offset = 0
     table = {}
     parts: list[bytes] = []
@@ -62,7 +66,12 @@ def write(path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]) -
     text += b" " * (-(_PREFIX.size + len(text)) % ALIGN)
     digest = hashlib.blake2b(text, digest_size=32).digest()
     prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), digest)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+    if not path.parent.is_dir():
+        raise StorageError(f"cannot write {path}: no such folder; make {path.parent} first")
+    with (
+        translated("write", path),
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file,
+    ):
         try:
             file.write(prefix + text + body)
             file.flush()

@@ -4,9 +4,10 @@ Texts are taken in blocks. The tokens of a block are looked up together, then al
 starts are followed level by level, so that the reads of the tables, far apart in memory, overlap
 instead of waiting for one another.
 
-Complexity, for T tokens, L the longest entry in tokens and M occurrences: O(T L + M) time at worst,
-O(T) reads where few entries share long beginnings; memory grows with the longest text (about 60
-bytes for each of its bytes), not with the number of texts.
+Complexity, for T tokens, M hits and L the tokens of the longest entry (at most 4,096 bytes): O(T L +
+M) time at worst, which takes entries that share long beginnings and a text that repeats them; O(T)
+reads of the tables otherwise. Memory grows with the longest text (about 50 bytes for each of its
+bytes), not with the number of texts.
 """
 
 from __future__ import annotations
