@@ -130,6 +130,18 @@ def test_parquet_reads_through_storage(root: Storage, tmp_path: Path) -> None:
         )
 
 
+def test_another_writers_objects_are_seen_at_once(s3: dict[str, str]) -> None:
+    """No cached listing hides what another process created after the first look."""
+    root = storage(f"s3://{servers.BUCKET}/fresh")
+    root.create("data/mine", b"1")
+    assert root.list("data") == ["data/mine"] and not root.exists("data/theirs")
+    url = f"{s3['AWS_ENDPOINT_URL']}/{servers.BUCKET}/fresh/data/theirs"
+    kind = {"Content-Type": "application/octet-stream"}
+    put = urllib.request.Request(url, b"22", kind, method="PUT")
+    urllib.request.urlopen(put, timeout=10).close()
+    assert root.list("data") == ["data/mine", "data/theirs"] and root.size("data/theirs") == 2
+
+
 # -- what is sent to object stores ------------------------------------------------------------
 
 
@@ -261,6 +273,30 @@ def test_order_of_a_durable_create(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "ds/.headrace/tmp").mkdir(parents=True)
     root.create("data/x", b"1")
     assert calls == ["fsync file", "link x", "fsync data", "unlink file"]
+
+
+@pytest.mark.parametrize("consume", [True, False])
+def test_order_of_a_durable_create_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, consume: bool
+) -> None:
+    """A shard's bytes are synced before its name appears in data/."""
+    root = storage(tmp_path)
+    (tmp_path / "data").mkdir()
+    source = root.scratch()
+    source.write_bytes(b"shard")
+    calls: list[str] = []
+    for name in ("fsync", "link"):
+        original = getattr(os, name)
+
+        def traced(*args: object, name: str = name, original: object = original) -> object:
+            what = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[-1])
+            calls.append(f"{name} {'file' if what.endswith('.tmp') else os.path.basename(what)}")
+            return original(*args)  # type: ignore[operator]
+
+        monkeypatch.setattr(os, name, traced)
+    assert root.create_from_file("data/x", source, consume=consume)
+    assert calls == ["fsync file", "link x", "fsync data"]
+    assert source.exists() != consume
 
 
 def test_missing_permission_and_odd_paths_name_path_and_fix(tmp_path: Path) -> None:

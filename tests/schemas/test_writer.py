@@ -121,6 +121,42 @@ def test_bytes_do_not_depend_on_chunking_or_encoding(
         assert pa.concat_tables(back).to_pylist().__repr__() == table.to_pylist().__repr__()
 
 
+def test_bytes_do_not_depend_on_chunking_across_pages(tmp_path: Path) -> None:
+    """Row groups of many pages: here the chunks of a bare ``write_table`` change the bytes."""
+    table = pa.concat_tables(
+        samples.pool(300, seed=n).set_column(
+            7, POOL.arrow.field("row"), pa.array(range(n, n + 300))
+        )
+        for n in range(40)
+    )
+    table = table.sort_by([("image_id", "ascending"), ("pair_id", "ascending")]).combine_chunks()
+    text = pa.array([f"{t} " * 30 for t in table["text"].to_pylist()])
+    table = table.set_column(4, POOL.arrow.field("text"), text)
+
+    def chunked(chunks: int) -> pa.Table:
+        step = -(-table.num_rows // chunks)
+        return pa.concat_tables(table.slice(i, step) for i in range(0, table.num_rows, step))
+
+    bare = set()
+    for chunks in (1, 50, 7):
+        pq.write_table(chunked(chunks), tmp_path / "bare", row_group_size=1 << 20)
+        bare.add(hashlib.sha256((tmp_path / "bare").read_bytes()).hexdigest())
+    assert len(bare) > 1, "the table does not show what the writer guards against"
+    digests = set()
+    for chunks in (1, 50, 7):
+        whole = shards_of(tmp_path / f"whole-{chunks}", POOL, [chunked(chunks)])
+        parts = [table.slice(b[0].as_py(), len(b)) for b in _runs(table.num_rows, chunks)]
+        split = shards_of(tmp_path / f"split-{chunks}", POOL, parts)
+        digests |= {tuple(s.digest for s in whole), tuple(s.digest for s in split)}
+    assert len(digests) == 1
+
+
+def _runs(rows: int, count: int) -> list[pa.Array]:
+    step = -(-rows // count)
+    numbers = pa.array(range(rows))
+    return [numbers.slice(i, step) for i in range(0, rows, step)]
+
+
 def plain_size(value: object, kind: pa.DataType) -> int:
     """The documented size of one value, by a plain recursion."""
     if value is None:
