@@ -30,6 +30,5 @@ REASONS: dict[str, str] = {
     "generated": "made by a generator stage",
     "aggregated": "one row of an aggregate over the inputs",
     "derived": "computed from the rows of the inputs (counts, lists, automata)",
-    "replayed": "came back from the dead letters",
     "exploded": "one record became one row for each of its texts",
 }

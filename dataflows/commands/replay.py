@@ -24,13 +24,18 @@ def run(args: argparse.Namespace) -> int:
     from schemas.storage import storage
 
     place = storage(args.dataset)
-    before = open_dataset(place).manifest.rows
+    before = open_dataset(place).manifest
     head = replay(place, parse_overrides(args.settings), {"command": command_line()})
     left = place.sibling(f"{place.name}.dead_letters")
     failed = open_dataset(left).manifest.rows if left.exists("manifest.json") else 0
+    same = head.digest == before.digest
     say(
-        f"{place.url}: {before:,} rows before, {head.rows:,} now, {failed:,} dead letters left; stages "
-        "downstream are due: run the recipe again with --replace"
+        f"{place.url}: {before.rows:,} rows before, {head.rows:,} now, {failed:,} dead letters left; "
+        + (
+            "nothing changed"
+            if same
+            else "what is made from it is due: run that again with --replace"
+        )
     )
     print(head.digest)
     return 0

@@ -1,7 +1,8 @@
 """Replay of dead letters: just those rows, by today's code and settings, into a new dataset.
 
 The new head stands where the old one stood; its parents are the old head and the dead letters, so
-every stage downstream becomes due. Rows that fail again are the new dead letters.
+every stage downstream becomes due. Rows that fail again are the new dead letters. The new ledger
+and statistics are those of the whole: the rows that came back moved from ``rejected`` to ``out``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.commit import commit, retire
 from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, UsageError
 from schemas.ledger import Ledger
 from schemas.manifest import Manifest
-from schemas.step import Outcome
+from schemas.step import Outcome, merge_stats
 from schemas.storage import Storage
 from schemas.table_schemas import DEAD_LETTERS, SCHEMAS
 from schemas.writer import Shard, ShardWriter
@@ -35,11 +37,14 @@ AGAIN = {
 class Replayed:
     """What a replay made: rows to add, and how they join the old ones.
 
+    ``before`` is how the old ledger had counted the letters: what it says is taken out, what the
+    outcome's ledger says comes in, and its statistics are added.
     ``merge`` is None when rows go to shards of their own; otherwise it takes an old shard's rows with
     the new ones of its range (by ``image_id``) and returns the shard's new rows.
     """
 
     outcome: Outcome
+    before: Ledger
     merge: Callable[[pa.Table], Outcome] | None = None
 
 
@@ -75,6 +80,9 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
     module, _, function = AGAIN[schema].partition(":")
     table = pa.concat_tables(list(letters.tables()))
     replayed: Replayed = getattr(import_module(module), function)(old, table, dict(settings))
+    outcome = replayed.outcome
+    if not outcome.table.num_rows and _rows(outcome.dead) == table.num_rows:
+        return old.manifest  # nothing came back: nothing downstream is due for that
     shards, ledger, stats = _write(old, replayed)
     left = _letter_shards(letters, replayed.outcome.dead)
     manifest = dataclasses.replace(
@@ -102,36 +110,43 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
     return committed
 
 
+def _rows(table: pa.Table | None) -> int:
+    return table.num_rows if table is not None else 0
+
+
 def _write(old: Dataset, replayed: Replayed) -> tuple[list[Shard], Ledger, dict[str, Any]]:
-    """All shards of the new dataset, and its ledger: the old rows come in, the new are created."""
+    """All shards of the new dataset, its ledger and its statistics."""
     spec = SCHEMAS[old.manifest.schema["name"]]
-    ledger = Ledger()
-    kept = sum(int(shard.id_sum or "0", 16) for shard in old.shards()) % 2**128
-    ledger.add(spec.unit, "in", "", len(old), kept)
+    ledger = old.manifest.ledger
+    ledger.subtract(replayed.before)
     ledger.merge(replayed.outcome.ledger)
     ledger.remove(spec.unit, "out")
+    stats = merge_stats(old.manifest.stats, replayed.outcome.stats)
     rows = spec.validate(replayed.outcome.table)
     if replayed.merge is None:
         with ShardWriter(old.storage, spec) as writer:
             writer.write(rows)
             shards = [*old.shards(), *writer.close()]
     else:
-        shards = _merged(old, rows, replayed.merge, ledger)
+        shards, images = _merged(old, rows, replayed.merge, ledger)
+        if "images" in stats:
+            stats["images"] += images
     written = sum(shard.rows for shard in shards)
     ids = sum(int(shard.id_sum or "0", 16) for shard in shards) % 2**128
     ledger.add(spec.unit, "out", "", written, ids)
-    return [s for s in shards if s.rows], ledger, dict(old.manifest.stats)
+    return [s for s in shards if s.rows], ledger, stats
 
 
 def _merged(
     old: Dataset, rows: pa.Table, merge: Callable[[pa.Table], Outcome], ledger: Ledger
-) -> list[Shard]:
-    """Old shards, those whose range of image ids has new rows written anew with them."""
+) -> tuple[list[Shard], int]:
+    """Old shards, those whose range of image ids has new rows written anew with them; new images."""
     spec = SCHEMAS[old.manifest.schema["name"]]
     shards = [(n, s) for n, s in enumerate(old.shards()) if s.rows]
     first = [old.take(n, [0], ["image_id"]).column(0)[0].as_py() for n, _ in shards]
     ids = rows.column("image_id").to_pylist()
     result: list[Shard] = []
+    images = 0
     for place, (number, shard) in enumerate(shards or [(None, None)]):
         low = first[place] if place and shards else b""
         high = first[place + 1] if place + 1 < len(first) else None
@@ -142,14 +157,16 @@ def _merged(
         parts = [rows.take(pa.array(mine, pa.int64()))]
         if number is not None:
             parts.insert(0, old.read_shard(number))
+            images -= len(pc.unique(parts[0]["image_id"]))
         outcome = merge(pa.concat_tables(parts))
+        images += len(pc.unique(outcome.table["image_id"]))
         outcome.ledger.remove(spec.unit, "in")
         outcome.ledger.remove(spec.unit, "out")
         ledger.merge(outcome.ledger)
         with ShardWriter(old.storage, spec) as writer:
             writer.write(outcome.table)
             result.extend(writer.close())
-    return result
+    return result, images
 
 
 def _letter_shards(letters: Dataset, dead: pa.Table | None) -> list[Shard]:

@@ -20,12 +20,7 @@ from schemas.table_schemas import ID, RECORDS
 
 def from_records(run: Run, image: bytes, pool: pa.Table, found: ImageTrace) -> None:
     """Add texts that never reached the pool: the records are exploded again, text by text."""
-    names = sources(run)
-    places = {
-        (int(s), int(h), int(r))
-        for s, h, r in zip(*(pool[c].to_pylist() for c in ("source", "shard", "row")), strict=True)
-    }
-    for source, name in enumerate(names):
+    for source, name in enumerate(sources(run)):
         dataset = run.get(name)
         if dataset is None:
             found.notes.append(
@@ -33,11 +28,8 @@ def from_records(run: Run, image: bytes, pool: pa.Table, found: ImageTrace) -> N
                 "look at them"
             )
             continue
-        if places:
-            known = [(shard, row) for s, shard, row in sorted(places) if s == source]
-        else:
-            known = list(_search(run, name, image))
-        for shard, row in known:
+        # Not only the records that the pool names: others hold what was refused, or was there twice.
+        for shard, row in _search(run, name, image):
             _explode_again(run, dataset, name, (source, shard, row), pool, found)
 
 
@@ -77,8 +69,10 @@ def _explode_again(
     record = run.take(name, shard, [row], columns)
     values = record.to_pylist()[0]
     settings = run.datasets["pool"].manifest.config
+    settings = {**settings, **settings.get("replay", {})}
     where = f"{name}, shard {shard}, row {row}{_origin(dataset, values)}"
-    in_pool = set(zip(pool["pair_id"].to_pylist(), pool["key"].to_pylist(), strict=True))
+    columns = ["pair_id", "key", "source", "shard", "row"]
+    in_pool = {tuple(values.values()) for values in pool.select(columns).to_pylist()}
     evaluation, unknown = _evaluation(run)
     for item in values["texts"]:
         one = {**values, "texts": [item], "image": None}
@@ -92,17 +86,16 @@ def _explode_again(
             min_score=settings.get("min_score"),
             evaluation=evaluation,
         )
-        text = TextTrace(item["text"], item["key"], url=values["url"])
+        pair = pair_ids(table["image_id"], clean_texts(pa.array([item["text"]])))[0].as_py()
+        text = TextTrace(item["text"], item["key"], pair, values["url"])
         text.note("records", where)
         why = reason(outcome.ledger)
         if why:
             error = outcome.dead["error"][0].as_py() if outcome.dead is not None else ""
             text.reject("pool", why, error)
+        elif (pair, item["key"], *place) in in_pool:
+            continue  # told from the pool on
         else:
-            pair = outcome.table["pair_id"][0].as_py()
-            if (pair, item["key"]) in in_pool:
-                continue  # told from the pool on
-            text.pair = pair
             _missing_from_pool(run, text, pair, place, pool, unknown)
         found.texts.append(text)
 

@@ -13,7 +13,7 @@ from dataflows.engine import config as configuration
 from dataflows.engine.replay import Replayed, letter_rows
 from schemas.dataset import Dataset
 from schemas.errors import UsageError
-from schemas.ids import id_sum
+from schemas.ledger import Ledger
 
 _SETTINGS = ("images", "max_record_bytes")
 
@@ -33,7 +33,8 @@ def again(old: Dataset, letters: pa.Table, settings: Mapping[str, Any]) -> Repla
     files = {str(pin["path"]): number for number, pin in enumerate(old.manifest.inputs)}
     options = IngestOptions.from_json(config)
     outcome = read_again(letters, letter_rows(letters), files, options)
-    count, _ = outcome.ledger.remove("record", "in")
-    ids = id_sum(outcome.table.column("image_id"))  # what is refused has no id
-    outcome.ledger.add("record", "created", "replayed", count, ids)
-    return Replayed(outcome)
+    counted = Ledger()
+    for reason in letters.column("reason").to_pylist():
+        counted.add("record", "in", "", 1)
+        counted.add("record", "rejected", reason, 1)
+    return Replayed(outcome, counted)
