@@ -179,6 +179,8 @@ class LocalBackend:
         except FileExistsError:
             if not os.path.isdir(folder):
                 raise NotADirectoryError(errno.ENOTDIR, "Not a directory", folder) from None
+        except FileNotFoundError:  # its parent is there: a file system that holds no such thing
+            raise PermissionError(errno.EPERM, "Cannot make a directory here", folder) from None
         self.do_sync_dir(parent)
 
     # -- primitive operations --------------------------------------------------------------

@@ -97,6 +97,11 @@ def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str
             lines.append(f"{name}: must be given, as in {name}=...")
         elif fault["type"] == "value_error":
             lines.append(str(fault["ctx"]["error"]))
+        elif fault["type"] == "model_type":
+            inner = [known for known in _known(model) if known.startswith(f"{name}.")]
+            lines.append(
+                f"{name}={fault['input']!r}: {name} is a group of settings; give {', '.join(inner)}"
+            )
         else:
             lines.append(f"{name}={fault['input']!r}: {fault['msg']}")
     return "; ".join(lines) + f" (see `dataflows list {recipe}`)"

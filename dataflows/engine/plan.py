@@ -110,9 +110,11 @@ def _check_kind(url: str, head: Manifest, wanted: Wanted) -> None:
 def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:
     """What differs between the head's making and what is asked now."""
     reasons = []
-    for name in sorted(set(stage.config) | set(head.config)):
-        old, new = head.config.get(name), stage.config.get(name)
-        if old != new:
+    was, now = _flat(head.config), _flat(stage.config)
+    for name in sorted(set(was) | set(now)):
+        old, new = was.get(name), now.get(name)
+        # What a replay was given is history of the dataset, and nobody's setting.
+        if old != new and not name.startswith("replay."):
             reasons.append(f"{name} was {_short(old)}, is {_short(new)}")
     if head.seed != stage.seed:
         reasons.append(f"seed was {head.seed}, is {stage.seed}")
@@ -126,6 +128,17 @@ def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:
     if not reasons:
         reasons.append("its input files changed")
     return "; ".join(reasons)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names, as a user gives them."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _short(value: Any) -> str:

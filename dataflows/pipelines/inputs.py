@@ -35,6 +35,20 @@ def split_input(value: str | list[str]) -> list[str]:
     return [part.strip() for part in value if part.strip()]
 
 
+def check_apart(inputs: str | list[str], output: str) -> None:
+    """Raise UsageError if what is written would be read as input by the next run."""
+    place = storage(output)
+    for location in split_input(inputs) if place.is_local else ():
+        if "://" in location or not os.path.isdir(location):
+            continue
+        folder = storage(location).url
+        if place.url == folder or place.url.startswith(folder.rstrip("/") + "/"):
+            raise UsageError(
+                f"output={output} lies inside input={location}, so the next run would read it: choose "
+                "a place outside, or name the input files with a glob"
+            )
+
+
 def is_dataset(location: str) -> bool:
     """Whether a committed dataset lies at ``location``; a file is none.
 
@@ -82,6 +96,7 @@ def records_stages(
         raise UsageError("input=generated stands alone: it cannot be mixed with other inputs")
     if not config.input:
         raise UsageError("input= is empty: name committed datasets, files, globs or directories")
+    check_apart(config.input, config.output)
     committed = [location for location in config.input if is_dataset(location)]
     if not committed:
         from dataflows.pipelines.ingest.recipe import ingest_stage

@@ -14,7 +14,7 @@ from curation.ingest.options import Columns as ColumnNames
 from curation.ingest.options import IngestOptions
 from curation.ingest.sources import find, pin_sources
 from dataflows.engine.stage import Graph, Stage
-from dataflows.pipelines.inputs import Columns
+from dataflows.pipelines.inputs import Columns, check_apart
 from schemas.ids import HASH_NAME
 
 NAME = "ingest"
@@ -59,6 +59,7 @@ class Config(BaseModel):
 
 def graph(config: Config) -> Graph:
     """The one stage of an ingest."""
+    check_apart(config.input, config.output)
     stage = ingest_stage(
         config.input,
         config.columns,
