@@ -201,7 +201,13 @@ BENCHMARKS = (
         Limit("cold_read_only.seconds.median", "<=", 3.0),
         Limit("open.seconds.median", "<=", 0.1),
         Limit("memory.match_ratio", "<=", 1.0),
-        Limit("memory.build_ratio", "<=", 1.0),
+        Limit(
+            "memory.build_ratio",
+            "<=",
+            1.0,
+            missed="building an automaton holds the tokens of all entries at once; it runs once a language, "
+            "matching, which runs on every worker, stays below",
+        ),
     ),
     bench(
         "pipeline",

@@ -48,15 +48,6 @@ class Ledger:
         for (unit, kind, reason), (count, total) in other._rows.items():
             self.add(unit, kind, reason, count, total)
 
-    def subtract(self, other: Ledger) -> None:
-        """Take all rows of a part out of the whole again. ValueError if it is no part of it."""
-        for key, (count, total) in other._rows.items():
-            have, ids = self._rows.get(key, (0, 0))
-            if count > have:
-                raise ValueError(f"{count} of {'/'.join(key)} are to be taken out of {have}")
-            self._rows[key] = (have - count, (ids - total) % _MOD)
-        self._rows = {key: row for key, row in self._rows.items() if row[0]}
-
     def remove(self, unit: str, kind: str) -> tuple[int, int]:
         """Take all rows of a kind out of the ledger; returns their count and id sum.
 

@@ -117,8 +117,7 @@ def _rows(table: pa.Table | None) -> int:
 def _write(old: Dataset, replayed: Replayed) -> tuple[list[Shard], Ledger, dict[str, Any]]:
     """All shards of the new dataset, its ledger and its statistics."""
     spec = SCHEMAS[old.manifest.schema["name"]]
-    ledger = old.manifest.ledger
-    ledger.subtract(replayed.before)
+    ledger = _less(old.manifest.ledger, replayed.before)
     ledger.merge(replayed.outcome.ledger)
     ledger.remove(spec.unit, "out")
     stats = merge_stats(old.manifest.stats, replayed.outcome.stats)
@@ -135,6 +134,18 @@ def _write(old: Dataset, replayed: Replayed) -> tuple[list[Shard], Ledger, dict[
     ids = sum(int(shard.id_sum or "0", 16) for shard in shards) % 2**128
     ledger.add(spec.unit, "out", "", written, ids)
     return [s for s in shards if s.rows], ledger, stats
+
+
+def _less(whole: Ledger, part: Ledger) -> Ledger:
+    """A ledger without the rows of a part of it. ValueError if it is no part."""
+    left = {(r["unit"], r["kind"], r["reason"]): dict(r) for r in whole.rows()}
+    for row in part.rows():
+        mine = left.get((row["unit"], row["kind"], row["reason"]), {"count": 0, "id_sum": "0"})
+        if row["count"] > mine["count"]:
+            raise ValueError(f"{row} is to be taken out of {mine['count']} rows")
+        mine["count"] -= row["count"]
+        mine["id_sum"] = f"{(int(mine['id_sum'], 16) - int(row['id_sum'], 16)) % 2**128:032x}"
+    return Ledger.from_json(row for row in left.values() if row["count"])
 
 
 def _merged(
