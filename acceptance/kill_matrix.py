@@ -43,7 +43,8 @@ SOURCES = (
     "dataflows/transforms/*.py",
     "dataflows/pipelines/metaclip2/[!r]*.py",
     "dataflows/pipelines/metaclip2/recipe.py",
-    "tests/faults/[!t]*.py",
+    "tests/faults/inject.py",
+    "tests/faults/duplicates.py",
     "acceptance/kill_*.py",
 )
 MODES = ("before", "torn", "after")
