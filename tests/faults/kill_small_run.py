@@ -59,6 +59,7 @@ def main() -> int:
     place = storage(args.root)
     if not place.is_local:
         importlib.import_module("s3fs")  # once here, not in every forked child
+        place.scratch()  # makes the local directories, which every later run finds
     root = place.at("pool")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

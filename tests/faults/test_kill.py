@@ -45,6 +45,7 @@ def test_killed_after_operations_twice_in_a_row(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_every_operation_on_s3(tmp_path: Path) -> None:
     with servers.moto() as environment:
+        environment["TMPDIR"] = str(tmp_path)  # other runs' scratch files are not swept here
         root = f"s3://{servers.BUCKET}/kill-{secrets.token_hex(4)}"
         report = kill(root, "--modes", "after", env=environment)
         torn = kill(root, "--modes", "torn", "--only", "do_put_file", env=environment)

@@ -13,7 +13,7 @@ from schemas.commit import commit
 from schemas.dataset import put_blob
 from schemas.ledger import Ledger
 from schemas.manifest import Manifest
-from schemas.storage import Storage
+from schemas.storage import Storage, storage
 from schemas.table_schemas import COUNTS, CURATED, DEAD_LETTERS, POOL, SchemaSpec
 from schemas.writer import Shard, ShardWriter
 
@@ -76,6 +76,20 @@ def write(
     with ShardWriter(root, spec, target_bytes=target_bytes) as writer:
         writer.write(table)
     return writer.close()
+
+
+def shards_of(
+    folder: Path,
+    spec: SchemaSpec,
+    tables: list[pa.Table],
+    target_bytes: int = 1 << 28,
+    **options: object,
+) -> list[Shard]:
+    """Write tables one after the other."""
+    with ShardWriter(storage(folder), spec, target_bytes=target_bytes, **options) as made:  # type: ignore[arg-type]
+        for table in tables:
+            made.write(table)
+    return made.close()
 
 
 def balanced(spec: SchemaSpec, table: pa.Table) -> Ledger:

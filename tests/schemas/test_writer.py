@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import subprocess
 import sys
@@ -17,35 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas import ids, row_sizes, writer
-from schemas.errors import InputError, IntegrityError
 from schemas.storage import storage
 from schemas.table_schemas import (
     COUNTS,
-    CURATED,
     IMAGE,
-    MATCHES,
     POOL,
     RECORDS,
     SCHEMAS,
-    SchemaSpec,
 )
-from schemas.writer import Shard, ShardWriter
 from tests.schemas import samples
 from tests.support import ROOT
-
-
-def shards_of(
-    folder: Path,
-    spec: SchemaSpec,
-    tables: list[pa.Table],
-    target_bytes: int = 1 << 28,
-    **options: object,
-) -> list[Shard]:
-    with ShardWriter(storage(folder), spec, target_bytes=target_bytes, **options) as made:  # type: ignore[arg-type]
-        for table in tables:
-            made.write(table)
-    return made.close()
-
 
 # -- any table of a schema, in any encoding and chunking -----------------------------------------
 
@@ -113,8 +93,8 @@ def test_bytes_do_not_depend_on_chunking_or_encoding(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "ROW_GROUP_BYTES", 300)
         patch.setattr(writer, "ROW_GROUP_ROWS", 7)
-        whole = shards_of(folder / "whole", RECORDS, [table], target)
-        split = shards_of(folder / "split", RECORDS, parts, target)
+        whole = samples.shards_of(folder / "whole", RECORDS, [table], target)
+        split = samples.shards_of(folder / "split", RECORDS, parts, target)
     assert whole == split
     back = [pq.read_table(folder / "split" / s.file) for s in split]
     if back:
@@ -144,9 +124,9 @@ def test_bytes_do_not_depend_on_chunking_across_pages(tmp_path: Path) -> None:
     assert len(bare) > 1, "the table does not show what the writer guards against"
     digests = set()
     for chunks in (1, 50, 7):
-        whole = shards_of(tmp_path / f"whole-{chunks}", POOL, [chunked(chunks)])
+        whole = samples.shards_of(tmp_path / f"whole-{chunks}", POOL, [chunked(chunks)])
         parts = [table.slice(b[0].as_py(), len(b)) for b in _runs(table.num_rows, chunks)]
-        split = shards_of(tmp_path / f"split-{chunks}", POOL, parts)
+        split = samples.shards_of(tmp_path / f"split-{chunks}", POOL, parts)
         digests |= {tuple(s.digest for s in whole), tuple(s.digest for s in split)}
     assert len(digests) == 1
 
@@ -201,7 +181,7 @@ def test_row_sizes_and_cuts_follow_the_stated_rule(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "ROW_GROUP_BYTES", limit)
         patch.setattr(writer, "ROW_GROUP_ROWS", most)
-        shards = shards_of(folder, RECORDS, parts, target)
+        shards = samples.shards_of(folder, RECORDS, parts, target)
     found = []
     for shard in shards:
         meta = pq.read_metadata(folder / shard.file)
@@ -225,12 +205,12 @@ def test_what_lies_under_nulls_decides_nothing(tmp_path: Path) -> None:
     tables = [clean.set_column(i, POOL.arrow.field("url"), a) for a in (hidden, pa.array(urls))]
     sizes = [row_sizes.row_sizes(t).tolist() for t in tables]
     assert sizes[0] == sizes[1]
-    results = [shards_of(tmp_path / str(n), POOL, [t], 150) for n, t in enumerate(tables)]
+    results = [samples.shards_of(tmp_path / str(n), POOL, [t], 150) for n, t in enumerate(tables)]
     assert results[0] == results[1]
 
 
 def test_same_bytes_in_another_process_and_thread_setting(tmp_path: Path) -> None:
-    here = shards_of(tmp_path / "a", POOL, [samples.pool(500)], 20_000)
+    here = samples.shards_of(tmp_path / "a", POOL, [samples.pool(500)], 20_000)
     code = (
         "import sys; from pathlib import Path; import pyarrow as pa; pa.set_cpu_count(1)\n"
         "from tests.schemas import samples; from schemas.storage import storage\n"
@@ -251,7 +231,7 @@ def test_same_bytes_in_another_process_and_thread_setting(tmp_path: Path) -> Non
 
 def test_files_are_named_by_their_sha256_and_described(tmp_path: Path) -> None:
     table = samples.pool(900)
-    shards = shards_of(tmp_path, POOL, [table], 30_000)
+    shards = samples.shards_of(tmp_path, POOL, [table], 30_000)
     assert len(shards) > 2
     for shard in shards:
         data = (tmp_path / shard.file).read_bytes()
@@ -283,7 +263,7 @@ def test_codecs_and_row_group_limit(tmp_path: Path) -> None:
     numbers = samples.counts(1_200_000)
     big = samples.pool(30_000, seed=2)
     for spec, table in ((RECORDS, records), (COUNTS, numbers), (POOL, big)):
-        (shard,) = shards_of(
+        (shard,) = samples.shards_of(
             tmp_path / spec.name, spec, [RECORDS.validate(table) if spec is RECORDS else table]
         )
         meta = pq.read_metadata(tmp_path / spec.name / shard.file)
@@ -312,19 +292,19 @@ def test_a_row_larger_than_a_row_group_stands_alone(tmp_path: Path) -> None:
             }
         )
     )  # fmt: skip
-    (shard,) = shards_of(tmp_path, RECORDS, [table])
+    (shard,) = samples.shards_of(tmp_path, RECORDS, [table])
     meta = pq.read_metadata(tmp_path / shard.file)
     assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [1, 1, 2]
 
 
 def test_schema_metadata_comes_from_the_schema(tmp_path: Path) -> None:
     table = samples.counts(3).replace_schema_metadata({"author": "someone", "pandas": "{}"})
-    (plain,) = shards_of(tmp_path / "a", COUNTS, [samples.counts(3)])
-    (foreign,) = shards_of(tmp_path / "b", COUNTS, [table])
+    (plain,) = samples.shards_of(tmp_path / "a", COUNTS, [samples.counts(3)])
+    (foreign,) = samples.shards_of(tmp_path / "b", COUNTS, [table])
     assert plain == foreign
     metadata = pq.read_schema(tmp_path / "a" / plain.file).metadata
     assert set(metadata) == {b"headrace", b"huggingface"}
-    (marked,) = shards_of(tmp_path / "c", COUNTS, [table], extra_metadata={"unit": "7"})
+    (marked,) = samples.shards_of(tmp_path / "c", COUNTS, [table], extra_metadata={"unit": "7"})
     assert marked.digest != plain.digest
     assert pq.read_schema(tmp_path / "c" / marked.file).metadata[b"headrace.unit"] == b"7"
 
@@ -332,144 +312,6 @@ def test_schema_metadata_comes_from_the_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_schema_writes_and_reads_an_empty_shard(tmp_path: Path, name: str) -> None:
     spec = SCHEMAS[name]
-    assert shards_of(tmp_path, spec, [spec.empty()]) == []
+    assert samples.shards_of(tmp_path, spec, [spec.empty()]) == []
     shard = writer.write_empty(storage(tmp_path), spec)
     assert pq.read_table(tmp_path / shard.file).schema.equals(spec.arrow, check_metadata=True)
-
-
-# -- refusals ------------------------------------------------------------------------------------
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("ab\u00e9\uffff\U0001f600"), st.integers(0, 3)), max_size=12
-    ),
-    st.lists(st.integers(0, 12), max_size=3),
-)
-def test_rows_out_of_order_are_refused(rows: list[tuple[str, int]], cuts: list[int]) -> None:
-    """Refused exactly when plain Python finds a descent (strings by UTF-8 bytes), at any chunking."""
-    keys = [(text.encode(), n) for text, n in rows]
-    descent = next((i for i in range(1, len(keys)) if keys[i] < keys[i - 1]), None)
-    table = COUNTS.validate(
-        pa.table(
-            {
-                "metadata": pa.array([t for t, _ in rows], pa.string()),
-                "entry": pa.array([n for _, n in rows], pa.uint32()),
-                "count": pa.array([1] * len(rows), pa.uint64()),
-            }
-        )
-    )
-    assert row_sizes.first_disorder(table, COUNTS.sort_by) == descent
-    made = ShardWriter(storage("memory://order"), COUNTS)
-    edges = sorted({0, len(rows), *(min(c, len(rows)) for c in cuts)})
-    found: str | None = None
-    for start, stop in itertools.pairwise(edges):
-        try:
-            made.write(table.slice(start, stop - start))
-        except IntegrityError as error:
-            found = str(error)
-            break
-    made.abort()
-    assert (found is None) == (descent is None)
-    if found is not None:
-        assert f"row {descent} is out of order" in found
-        assert "sorted by metadata, entry" in found
-
-
-def test_fixed_size_ids_are_ordered_by_bytes() -> None:
-    values = [b"\x00" * 16, b"\x00" * 15 + b"\x80", b"\x7f" + bytes(15), b"\x80" + bytes(15)]
-    table = pa.table({"id": ids.id_array(values)})
-    assert row_sizes.first_disorder(table, ("id",)) is None
-    assert row_sizes.first_disorder(table.take([0, 2, 1, 3]), ("id",)) == 2
-
-
-def test_order_can_be_replaced(tmp_path: Path) -> None:
-    table = samples.curated(9)
-    by_place = table.sort_by([("row", "ascending")])
-    assert by_place["pair_id"].to_pylist() != table["pair_id"].to_pylist()
-    with pytest.raises(IntegrityError, match="sorted by image_id, pair_id"):
-        shards_of(tmp_path / "a", CURATED, [by_place])
-    order = ("source", "shard", "row", "pair_id")
-    assert shards_of(tmp_path / "b", CURATED, [by_place], sort_by=order)[0].rows == 9
-    with pytest.raises(IntegrityError, match="sorted by source, shard, row, pair_id"):
-        shards_of(tmp_path / "c", CURATED, [table], sort_by=order)
-
-
-def test_a_refused_or_failed_writer_leaves_nothing(tmp_path: Path) -> None:
-    table = samples.pool(50)
-    with pytest.raises(InputError, match="has no column"):
-        shards_of(tmp_path, POOL, [table, samples.counts(5)])
-    with pytest.raises(IntegrityError, match="out of order"):
-        shards_of(tmp_path, POOL, [table, table])
-    with pytest.raises(KeyboardInterrupt), ShardWriter(storage(tmp_path), POOL) as made:
-        made.write(table)
-        raise KeyboardInterrupt
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-    with pytest.raises(ValueError, match="closed"):
-        made.write(table)
-
-
-def test_a_squatted_name_is_refused(tmp_path: Path) -> None:
-    """A foreign file under a shard's digest is not taken for the shard."""
-    (shard,) = shards_of(tmp_path / "a", POOL, [samples.pool(5)])
-    (tmp_path / "b/data").mkdir(parents=True)
-    (tmp_path / "b" / shard.file).write_bytes(b"short")
-    with pytest.raises(IntegrityError, match="exists with 5 bytes"):
-        shards_of(tmp_path / "b", POOL, [samples.pool(5)])
-
-
-# -- memory --------------------------------------------------------------------------------------
-
-MEMORY = """
-import resource, sys
-import numpy as np, pyarrow as pa
-from schemas.storage import storage
-from schemas.table_schemas import COUNTS
-from schemas.writer import ShardWriter
-megabytes = int(sys.argv[2])
-rows = 500_000
-rng = np.random.default_rng(0)
-def table(i):
-    entry = np.arange(i * rows, (i + 1) * rows, dtype=np.uint32)
-    big = pa.table({"metadata": pa.array(["en"] * rows), "entry": entry,
-                    "count": rng.integers(0, 2**60, rows, np.uint64)})
-    return COUNTS.validate(big)
-with ShardWriter(storage(sys.argv[1]), COUNTS, target_bytes=1 << 40) as writer:
-    for i in range(megabytes // 9):
-        writer.write(table(i))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
-    """One shard of 100 MB and one of 800 MB need the same memory."""
-    peaks = []
-    for megabytes in (100, 800):
-        done = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(tmp_path / str(megabytes)), str(megabytes)],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 60, peaks
-
-
-def test_small_slices_do_not_keep_large_tables_alive(tmp_path: Path) -> None:
-    """Ten rows each of many 9 MB tables: the writer holds the rows, not the tables."""
-    pool = pa.default_memory_pool()
-    before = pool.bytes_allocated()
-    made = ShardWriter(storage(tmp_path), MATCHES, sort_by=())
-    for i in range(60):
-        base = samples.pool(10, seed=i)
-        filler = pa.array(["x" * 900_000] + ["y"] * 9)
-        wide = base.set_column(base.column_names.index("text"), "text", filler)
-        more = {"language": ["en"] * 10, "metadata": ["en"] * 10, "entries": [[1]] * 10}
-        for name, values in more.items():
-            wide = wide.append_column(name, pa.array(values))
-        wide = MATCHES.validate(pa.concat_tables([wide] * 10).combine_chunks())
-        made.write(wide.slice(1, 9))
-        del wide
-    held = pool.bytes_allocated() - before
-    made.abort()
-    assert held < 150 << 20, f"{held >> 20} MB held for 540 short rows"
