@@ -21,12 +21,53 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-SPACED_WORDNETS = (
-    "eng fra wikt-spa cat por ita glg nld pol slv ind wikt-deu eus zsm slk wikt-rus wikt-fin "
-    "arb bul wikt-tur wikt-kor swe dan nob wikt-ukr sqi wikt-vie wikt-hin"
-).split()
+SPACED_WORDNETS = [
+    "eng",
+    "fra",
+    "wikt-spa",
+    "cat",
+    "por",
+    "ita",
+    "glg",
+    "nld",
+    "pol",
+    "slv",
+    "ind",
+    "wikt-deu",
+    "eus",
+    "zsm",
+    "slk",
+    "wikt-rus",
+    "wikt-fin",
+    "arb",
+    "bul",
+    "wikt-tur",
+    "wikt-kor",
+    "swe",
+    "dan",
+    "nob",
+    "wikt-ukr",
+    "sqi",
+    "wikt-vie",
+    "wikt-hin",
+]
 SEPARATORS = (" ", ", ", " - ", ". ", ": ", " | ", "/", " (", ") ", "  ", "; ", " & ", '" ', "-")
-SEPARATOR_WEIGHTS = (0.80, 0.05, 0.03, 0.03, 0.01, 0.015, 0.01, 0.01, 0.01, 0.01, 0.005, 0.01, 0.005, 0.005)
+SEPARATOR_WEIGHTS = (
+    0.80,
+    0.05,
+    0.03,
+    0.03,
+    0.01,
+    0.015,
+    0.01,
+    0.01,
+    0.01,
+    0.01,
+    0.005,
+    0.01,
+    0.005,
+    0.005,
+)
 
 
 @dataclass
@@ -84,9 +125,7 @@ def real_texts(data: Path) -> list[str]:
 
 def stamp_captions(data: Path) -> dict[str, list[str]]:
     """Real captions by language tag."""
-    table = pq.read_table(
-        data / "tuxpaint-captions/images_captions.parquet", columns=["captions"]
-    )
+    table = pq.read_table(data / "tuxpaint-captions/images_captions.parquet", columns=["captions"])
     captions: dict[str, list[str]] = {}
     for row in table["captions"].to_pylist():
         for language, caption in json.loads(row).items():
@@ -188,9 +227,7 @@ def spaced(data: Path, count: int, target_bytes: int, seed: int = 0) -> Corpus:
         words + every, weights, SEPARATORS, SEPARATOR_WEIGHTS, target_bytes - real_bytes, rng
     )
     drawn_bytes = sum(len(t.encode()) for t in drawn)
-    return Corpus(
-        "spaced", list(entries), mixed(real, drawn, rng), real_bytes, drawn_bytes
-    )
+    return Corpus("spaced", list(entries), mixed(real, drawn, rng), real_bytes, drawn_bytes)
 
 
 def chinese_lexicon(data: Path) -> tuple[list[str], np.ndarray]:
