@@ -24,6 +24,7 @@ from schemas.errors import InputError, UsageError
 MAX_ENTRIES = (1 << 28) - 2
 MAX_ENTRY = 4096
 """Bytes of the longest entry; it bounds what a hostile text can cost (see `search`)."""
+MAX_BYTES = (1 << 31) - 64
 MAX_PLACES = 1 << 29
 MAX_POOL = 8 << 28
 MAX_TAILS = 1 << 28
@@ -106,6 +107,10 @@ def _utf8(entries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if sizes.max(initial=0) > MAX_ENTRY:
         raise InputError(
             f"entry {sizes.argmax()} has {sizes.max()} bytes; the limit is {MAX_ENTRY}: drop it"
+        )
+    if offsets[-1] > MAX_BYTES:
+        raise InputError(
+            f"entries of {offsets[-1]} bytes in all; the limit is {MAX_BYTES}: split the metadata"
         )
     data = np.zeros(offsets[-1] + 8, np.uint8)
     if offsets[-1]:

@@ -45,22 +45,26 @@ def build_tables(
     parents, tokens, joins, last = trie.intern_nodes(
         keys, gaps, ordinals, firsts, n_tokens, _spread(len(keys))
     )
-    before = after = np.zeros(len(last), np.int64)
+    del ordinals  # arrays of all tokens are large: each goes when it has served
+    before = after = np.zeros(len(last), np.int32)
     if not collapse:
         before, after = trie.edges_of_entries(
             data, keys, begins, gaps, firsts, page_starts, pages, always
         )
     heads, variants, collapsed = trie.gather_entries(last, before, after, n_tokens + len(parents))
     words, variants = trie.entry_words(heads, variants)
+    del last, before, after, gaps, firsts
     first_spread = _buckets(n_tokens)
     first, pool, where = tables.place_tokens(
         data, keys, begins, ends, distinct, words, first_spread
     )
+    del keys, begins, ends, distinct
     state, kept = tables.find_tails(parents, heads, n_tokens)
     pair_spread = _buckets(kept)
     pairs, tails = tables.place_pairs(
         first, where, parents, tokens, joins, state, words, n_tokens, pair_spread, kept
     )
+    del where, parents, tokens, joins, state, words, heads
     bits = min(23, max(12, (8 * kept - 1).bit_length()))
     sections = {
         "first": first,

@@ -1,8 +1,8 @@
 """The automaton file: a header and aligned sections, written at once, mapped to read.
 
 Layout: 8 bytes magic, uint32 format version, uint32 length of the header, 32 bytes blake2b of the
-header, the header (JSON), then sections at multiples of 64 bytes. The header names each section's
-type, shape and offset and holds a checksum of their bytes.
+header, the header (JSON), then sections, each padded with zeros to 4,096 bytes. The header names each
+section's type, shape and offset and holds a checksum of their bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,30 @@ from schemas.storage_local import translated
 
 MAGIC = b"HRMATCH\x00"
 FORMAT_VERSION = 1
-ALIGN = 64
+ALIGN = 4096
 _PREFIX = struct.Struct("<8sII32s")
-_BLOCK = 512
 
 
-def checksum(data: np.ndarray) -> str:
-    """Checksum of uint8 data whose length is a multiple of 8: blake2b over sums of 4 KiB blocks.
+def sums(data: np.ndarray) -> bytes:
+    """Sums of the uint64 words of each 4,096 bytes; the last ones are taken as padded with zeros."""
+    whole = len(data) // ALIGN * ALIGN
+    rest = np.zeros(ALIGN if len(data) > whole else 0, np.uint8)
+    rest[: len(data) - whole] = data[whole:]
+    found = [
+        part.view("<u8").reshape(-1, ALIGN // 8).sum(axis=1, dtype=np.uint64)
+        for part in (data[:whole], rest)
+    ]
+    return np.concatenate(found).astype("<u8").tobytes()
 
-    The sums run at memory speed, so that a file is checked each time it is opened.
+
+def checksum(parts: Iterable[np.ndarray]) -> str:
+    """blake2b over the sums of all parts.
+
+    Sums run at memory speed, so that a file can be checked each time it is opened.
     """
-    words = data.view("<u8")
-    whole = len(words) // _BLOCK * _BLOCK
-    sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
-    digest = hashlib.blake2b(sums.astype("<u8").tobytes(), digest_size=16)
-    digest.update(words[whole:].tobytes())
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(sums(part))
     return digest.hexdigest()
 
 
@@ -47,21 +57,12 @@ def write(path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]) -
     """
     offset = 0
     table = {}
-    parts: list[bytes] = []
+    parts: list[np.ndarray] = []
     for name, array in sections.items():
-        raw = np.ascontiguousarray(array)
-        raw = raw.astype(raw.dtype.newbyteorder("<"), copy=False)
-        table[name] = {"type": raw.dtype.str, "shape": list(raw.shape), "offset": offset}
-        blob = raw.tobytes()
-        parts += [blob, b"\0" * (-len(blob) % ALIGN)]
-        offset += len(blob) + -len(blob) % ALIGN
-    body = b"".join(parts)
-    full = {
-        **header,
-        "sections": table,
-        "bytes": offset,
-        "checksum": checksum(np.frombuffer(body, np.uint8)),
-    }
+        table[name] = {"type": array.dtype.str, "shape": list(array.shape), "offset": offset}
+        parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        offset += -(-array.nbytes // ALIGN) * ALIGN
+    full = {**header, "sections": table, "bytes": offset, "checksum": checksum(parts)}
     text = json.dumps(full, sort_keys=True, ensure_ascii=False).encode()
     text += b" " * (-(_PREFIX.size + len(text)) % ALIGN)
     digest = hashlib.blake2b(text, digest_size=32).digest()
@@ -73,7 +74,10 @@ def write(path: Path, header: dict[str, Any], sections: dict[str, np.ndarray]) -
         tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file,
     ):
         try:
-            file.write(prefix + text + body)
+            file.write(prefix + text)
+            for part in parts:
+                file.write(part.data)
+                file.write(bytes(-len(part) % ALIGN))
             file.flush()
             os.fsync(file.fileno())
             os.chmod(file.name, 0o644)
@@ -111,7 +115,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise IntegrityError(
             f"{path}: {len(raw)} bytes, {start + header['bytes']} expected; copy it again"
         )
-    if checksum(raw[start:]) != header["checksum"]:
+    if checksum([raw[start:]]) != header["checksum"]:
         raise IntegrityError(f"{path}: its content does not match its checksum; copy it again")
     sections = {}
     for name, spec in header["sections"].items():

@@ -22,8 +22,8 @@ LOW32 = np.uint64(0xFFFFFFFF)
 LONG = np.uint64(1 << 63)
 MIX_1 = np.uint64(0x9E3779B97F4A7C15)
 MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
-EMPTY_TOKEN = np.uint64(0)
-EMPTY_PAIR = np.uint64(0xFFFFFFFFFFFFFFFF)
+EMPTY = np.uint64(0)
+"""Key of a free slot; no token and no pair has it."""
 SPACE_KEY = np.uint64(0x20 | 1 << 56)
 
 # A node's word: entry + 1 (or variant + 1, or where its tail lies); flags; from bit 36 on the sieve of
@@ -63,7 +63,7 @@ def word_at(place: Int) -> Int:
 
 
 @njit(nogil=True)
-def find(table: Int, bucket: Int, key: Word, empty: Word) -> Int:
+def find(table: Int, bucket: Int, key: Word) -> Int:
     """Place of a key whose probing starts at `bucket` of the table at an address, or -1.
 
     The slots of a bucket fill in order, and the last bucket of a table is never full.
@@ -73,7 +73,7 @@ def find(table: Int, bucket: Int, key: Word, empty: Word) -> Int:
         k2, k3 = get64(table, 8 * bucket + 2), get64(table, 8 * bucket + 3)
         found = (k0 == key) | (k1 == key) | (k2 == key) | (k3 == key)
         slot = np.int64(k1 == key) + 2 * np.int64(k2 == key) + 3 * np.int64(k3 == key)
-        if found or k3 == empty:
+        if found or k3 == EMPTY:
             return 4 * bucket + slot if found else np.int64(-1)
         bucket += 1
 
@@ -142,4 +142,4 @@ def sieve_of(step: Int) -> Word:
 @njit(nogil=True, inline="always")
 def pair_key(node: Int, step: Int) -> Word:
     """Key of the node that follows `node` by `step` (twice a token's place, plus its join)."""
-    return np.uint64(node) << U32 | np.uint64(step)
+    return np.uint64(node) << U32 | np.uint64(step + 1)

@@ -33,8 +33,6 @@ from kernels.matching.order import sort_hits, unique_hits, write_ids
 from kernels.matching.scan import (
     AFTER,
     BEFORE,
-    EMPTY_PAIR,
-    EMPTY_TOKEN,
     ENTRY_MASK,
     LONG,
     REF_SHIFT,
@@ -84,7 +82,7 @@ def resolve(s: Array, a: Int, b: Int) -> None:
     for j in range(many):
         k = get32(waiting, j)
         key = get64(keys, k)
-        place = find(first, get32(places, k), key, EMPTY_TOKEN)
+        place = find(first, get32(places, k), key)
         put32(places, k, place)
         put32(waiting, some, k)
         some += np.int64(place >= 0 and key & LONG != U0)
@@ -193,7 +191,7 @@ def follow(s: Array, a: Int, b: Int, hits: Int, count: Int) -> Int:
         many = 0
         for c in range(some):
             key = get64(keys, c)
-            place = find(pairs, get32(homes, c), key, EMPTY_PAIR)
+            place = find(pairs, get32(homes, c), key)
             if place < 0:
                 continue
             word = get64(pairs, word_at(place))

@@ -15,8 +15,7 @@ from kernels.matching.scan import (
     CHILD_0,
     CHILD_1,
     COMPLEX,
-    EMPTY_PAIR,
-    EMPTY_TOKEN,
+    EMPTY,
     LONG,
     NEXT_0,
     NEXT_1,
@@ -34,33 +33,30 @@ from kernels.matching.scan import (
 
 
 @njit(nogil=True)
-def insert(table: Array, bucket: Int, key: Word, empty: Word) -> Int:
+def insert(table: Array, bucket: Int, key: Word) -> Int:
     """Put a key into the first free slot from `bucket` on; returns its place."""
-    while table[8 * bucket + 3] != empty:
+    while table[8 * bucket + 3] != EMPTY:
         bucket += 1
     slot = 0
-    while table[8 * bucket + slot] != empty:
+    while table[8 * bucket + slot] != EMPTY:
         slot += 1
     table[8 * bucket + slot] = key
     return 4 * bucket + slot
 
 
 @njit(nogil=True)
-def new_table(spread: Int, count: Int, empty: Word) -> Array:
+def new_table(spread: Int, count: Int) -> Array:
     """A table for `count` keys; what probing may need behind the last home bucket is included."""
-    table = np.zeros(8 * (spread + count // 4 + 2), np.uint64)
-    for at in range(table.shape[0] // 8):
-        table[8 * at : 8 * at + 4] = empty
-    return table
+    return np.zeros(8 * (spread + count // 4 + 2), np.uint64)
 
 
 @njit(nogil=True)
-def trimmed(table: Array, spread: Int, empty: Word) -> Array:
+def trimmed(table: Array, spread: Int) -> Array:
     """The table up to its last bucket in use and one more, which is empty."""
     top = table.shape[0] // 8 - 1
-    while top > spread and table[8 * (top - 1)] == empty:
+    while top > spread and table[8 * (top - 1)] == EMPTY:
         top -= 1
-    return table[: 8 * (top + 1)].copy()
+    return table[: 8 * (top + 1)]
 
 
 @njit(cache=True, nogil=True)
@@ -71,8 +67,8 @@ def place_tokens(
 
     The pool holds each long token's length (4 bytes) and bytes, at multiples of 8.
     """
-    table = new_table(spread, distinct.shape[0], EMPTY_TOKEN)
-    where = np.empty(distinct.shape[0], np.int64)
+    table = new_table(spread, distinct.shape[0])
+    where = np.empty(distinct.shape[0], np.int32)
     size = 8
     for k in range(distinct.shape[0]):
         if keys[distinct[k]] & LONG:
@@ -81,7 +77,7 @@ def place_tokens(
     ref = 8
     for k in range(distinct.shape[0]):
         t = distinct[k]
-        at = insert(table, home(mix(keys[t]), np.uint64(spread)), keys[t], EMPTY_TOKEN)
+        at = insert(table, home(mix(keys[t]), np.uint64(spread)), keys[t])
         table[word_at(at)] = words[k]
         where[k] = at
         if keys[t] & LONG:
@@ -92,7 +88,7 @@ def place_tokens(
             for b in range(length):
                 pool[ref + 4 + b] = data[begins[t] + b]
             ref += (4 + length + 7) // 8 * 8
-    return trimmed(table, spread, EMPTY_TOKEN), pool, where
+    return trimmed(table, spread), pool, where
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +98,7 @@ def find_tails(parents: Array, heads: Array, n_tokens: Int) -> tuple[Array, Int]
     Also the number of nodes kept.
     """
     total = heads.shape[0]
-    ends_below = np.zeros(total, np.int64)
+    ends_below = np.zeros(total, np.int32)
     for node in range(total - 1, -1, -1):
         if heads[node] >= 0:
             ends_below[node] += 1
@@ -130,11 +126,11 @@ def place_pairs(
 
     A tail is (word of its entry: low half, high half, number of steps, steps).
     """
-    table = new_table(spread, kept, EMPTY_PAIR)
+    table = new_table(spread, kept)
     base = first.shape[0] // 2
-    numbers = np.full(n_tokens + parents.shape[0], -1, np.int64)
+    numbers = np.full(n_tokens + parents.shape[0], -1, np.int32)
     numbers[:n_tokens] = where
-    tail_of = np.full(n_tokens + parents.shape[0], -1, np.int64)
+    tail_of = np.full(n_tokens + parents.shape[0], -1, np.int32)
     n_tails = 0
     for k in range(parents.shape[0]):
         node = n_tokens + k
@@ -145,7 +141,7 @@ def place_pairs(
             tail_of[node] = tail_of[parents[k]]
             continue
         key = pair_key(numbers[parents[k]], 2 * token + join)
-        at = insert(table, home(mix(key), np.uint64(spread)), key, EMPTY_PAIR)
+        at = insert(table, home(mix(key), np.uint64(spread)), key)
         table[word_at(at)] = words[node]
         numbers[node] = base + at
         first[word_at(token)] |= NEXT_1 if join else NEXT_0
@@ -183,7 +179,7 @@ def place_pairs(
             tails[starts[t]] = words[node] & np.uint64(0xFFFFFFFF)
             tails[starts[t] + 1] = words[node] >> np.uint64(32)
             tails[starts[t] + 2] = lengths[t]
-    return trimmed(table, spread, EMPTY_PAIR), tails
+    return trimmed(table, spread), tails
 
 
 @njit(cache=True, nogil=True)
@@ -192,7 +188,7 @@ def filter_of(pairs: Array, base: Int, bits: Int) -> Array:
     words = np.zeros(1 << (bits - 6), np.uint64)
     for place in range(pairs.shape[0] // 2):
         key = pairs[word_at(place) - 4]
-        if key != EMPTY_PAIR and np.int64(key >> U32) < base:
+        if key != EMPTY and np.int64(key >> U32) < base:
             bit = mix(key) >> np.uint64(64 - bits)
             words[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
     return words
@@ -207,7 +203,7 @@ def direct_of(first: Array) -> Array:
     for place in range(first.shape[0] // 2):
         key = first[word_at(place) - 4]
         length = np.int64(key >> np.uint64(56))
-        if key == EMPTY_TOKEN or length > 3:
+        if key == EMPTY or length > 3:
             continue
         for b in range(length):
             raw[b] = (key >> np.uint64(8 * b)) & np.uint64(255)

@@ -74,9 +74,9 @@ def tokens_of_entries(
     for e in range(n):
         longest = max(longest, offsets[e + 1] - offsets[e])
     keys = np.empty(longest + 1, np.uint64)
-    begins = np.empty(longest + 1, np.int64)
-    ends = np.empty(longest + 1, np.int64)
-    gaps = np.empty(longest + 1, np.int64)
+    begins = np.empty(longest + 1, np.int32)
+    ends = np.empty(longest + 1, np.int32)
+    gaps = np.empty(longest + 1, np.int32)
     firsts = np.zeros(n + 1, np.int64)
     raw = data.ctypes.data
     starts, classes = page_starts.ctypes.data, pages.ctypes.data
@@ -88,9 +88,9 @@ def tokens_of_entries(
         )
     room = firsts[n]
     keys = np.empty(room, np.uint64)
-    begins = np.empty(room, np.int64)
-    ends = np.empty(room, np.int64)
-    gaps = np.empty(room, np.int64)
+    begins = np.empty(room, np.int32)
+    ends = np.empty(room, np.int32)
+    gaps = np.empty(room, np.int32)
     for e in range(n):
         at, low, high = firsts[e], offsets[e], offsets[e + 1]
         tokens_of_entry(
@@ -114,9 +114,9 @@ def intern_tokens(
     data: Array, keys: Array, begins: Array, ends: Array, firsts: Array, spread: Int
 ) -> tuple[Array, Array, bool]:
     """(ordinal of each token, position of each ordinal, whether no two tokens share a key)."""
-    table = np.full(spread, -1, np.int64)
-    ordinals = np.full(keys.shape[0], -1, np.int64)
-    distinct = np.empty(keys.shape[0], np.int64)
+    table = np.full(spread, -1, np.int32)
+    ordinals = np.full(keys.shape[0], -1, np.int32)
+    distinct = np.empty(keys.shape[0], np.int32)
     count = 0
     for e in range(firsts.shape[0] - 1):
         start, stop = core(keys, firsts, e)
@@ -149,11 +149,11 @@ def intern_nodes(
 
     Nodes 0 .. n_tokens - 1 are the tokens themselves as first tokens; parents precede children.
     """
-    table = np.full(spread, -1, np.int64)
-    parents = np.empty(spread // 2 + 1, np.int64)
-    tokens = np.empty(spread // 2 + 1, np.int64)
-    joins = np.empty(spread // 2 + 1, np.int64)
-    last = np.full(firsts.shape[0] - 1, -1, np.int64)
+    table = np.full(spread, -1, np.int32)
+    parents = np.empty(keys.shape[0], np.int32)
+    tokens = np.empty(keys.shape[0], np.int32)
+    joins = np.empty(keys.shape[0], np.uint8)
+    last = np.full(firsts.shape[0] - 1, -1, np.int32)
     count = 0
     for e in range(firsts.shape[0] - 1):
         start, stop = core(keys, firsts, e)
@@ -193,8 +193,8 @@ def edges_of_entries(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Spaces that must stand (before, after) each entry in mode official (spec 4.3)."""
     n = firsts.shape[0] - 1
-    before = np.zeros(n, np.int64)
-    after = np.zeros(n, np.int64)
+    before = np.zeros(n, np.int32)
+    after = np.zeros(n, np.int32)
     raw = data.ctypes.data
     starts, classes = page_starts.ctypes.data, pages.ctypes.data
     for e in range(n):
@@ -219,8 +219,8 @@ def gather_entries(
     in the spaces at their edges end at one node. Of equal entries the first is kept.
     """
     n = last.shape[0]
-    heads = np.full(n_nodes, -1, np.int64)
-    variants = np.empty((n, 4), np.int64)
+    heads = np.full(n_nodes, -1, np.int32)
+    variants = np.empty((n, 4), np.int32)
     used = 0
     collapsed = np.zeros(n, np.bool_)
     for e in range(n):
@@ -236,7 +236,7 @@ def gather_entries(
             variants[used, 3] = heads[last[e]]
             heads[last[e]] = used
             used += 1
-    return heads, variants[:used].copy(), collapsed
+    return heads, variants[:used], collapsed
 
 
 @njit(cache=True, nogil=True)
