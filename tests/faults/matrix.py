@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.faults import inject
@@ -54,11 +55,20 @@ def kill_everywhere(
     many runs in a row at the same number before the whole one. All run in children; ``check`` gets
     a label and raises.
     """
+
+    def struck(number: int, mode: str) -> None:
+        inject.install(number, mode=mode)
+        stage()
+
+    def counted(counter: Path) -> None:
+        inject.install(counter=counter)
+        stage()
+
     matrix = Matrix()
     with tempfile.TemporaryDirectory() as folder:
         counter = Path(folder) / "operations"
         in_child(fresh)
-        if in_child(lambda: (inject.install(counter=counter), stage())):
+        if in_child(partial(counted, counter)):
             raise AssertionError("the undisturbed run failed")
         matrix.operations = inject.operations(counter)
     for mode in modes:
@@ -68,13 +78,13 @@ def kill_everywhere(
             label = f"killed at operation {number} ({mode}: {matrix.operations[number - 1]})"
             in_child(fresh)
             for _ in range(again):
-                code = in_child(lambda n=number, m=mode: (inject.install(n, mode=m), stage()))
+                code = in_child(partial(struck, number, mode))
                 if code not in (0, inject.EXIT):
                     raise AssertionError(f"{label}: the killed run failed otherwise, exit {code}")
                 matrix.killed += code == inject.EXIT
             if in_child(stage):
                 raise AssertionError(f"{label}: the run after it failed")
-            if in_child(lambda text=label: check(text)):
+            if in_child(partial(check, label)):
                 raise AssertionError(f"{label}: the check failed")
             matrix.completed += 1
     return matrix
