@@ -242,10 +242,21 @@ def _submit(context: JobContext, sink: Sink, settings: RunSettings, run_dir: Pat
             raise
         except Exception as error:
             died = _end_workers()
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
             found = _as_user_error(context.stage.name, error, log)
             if died is not None and isinstance(found, JobError):
                 raise JobError(f"{context.stage.name}: {died}. The log is {log}") from None
             raise found from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C met a step in this very process, whose errors Beam raises as its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _end_workers() -> str | None:
