@@ -62,10 +62,15 @@ def commit_stage(
 def _refuse_early(context: JobContext, result: UnitResult, head: str | None) -> None:
     """What the commit would refuse is refused before the dead letters of the head in place change."""
     result.ledger.check(parents=_expected_in(context))
+    refuse_second(context, result, head)
+
+
+def refuse_second(context: JobContext, result: UnitResult | None, head: str | None) -> None:
+    """ConflictError if a run with another key committed since ``head`` was seen; its rows are withdrawn."""
     now = Manifest.load(context.storage) if context.storage.exists("manifest.json") else None
     if now is not None and now.digest != head and now.stage_key != context.key:
         run = now.run
-        withdraw(context.storage, result.shards, now)
+        withdraw(context.storage, result.shards if result is not None else [], now)
         raise ConflictError(
             f"{context.storage.url} was committed meanwhile by another run: {now.digest}, on "
             f"{run.get('host', '?')} at {run.get('committed', '?')} with another configuration. Choose "

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataflows.engine import plan as planning
-from dataflows.engine.finish import commit_stage
+from dataflows.engine.finish import commit_stage, refuse_second
 from dataflows.engine.progress import Progress
 from dataflows.engine.runners import RunnerChoice, make_runner, validate
 from dataflows.engine.stage import Graph, JobContext, Stage
@@ -187,9 +187,10 @@ def _run_stage(
             with Progress(stage.name, progress_dir):
                 _submit(context, sink, settings, run_dir)
         except HeadraceError:
-            # Another run of the same work that commits first clears away what both worked with.
+            # Another run that commits first clears away what both worked with.
             if (head := _committed_meanwhile(context)) is not None:
                 return head
+            refuse_second(context, None, line.head.digest if line.head is not None else None)
             raise
         result = sink.finished(JOB)
     if result is None:
