@@ -31,6 +31,7 @@ from schemas.errors import ConflictError, HeadraceError, JobError
 from schemas.manifest import Manifest
 from schemas.redact import without_secrets
 from schemas.storage import Storage, storage
+from schemas.storage_local import translated
 
 if TYPE_CHECKING:
     from dataflows.transforms.sink import Sink
@@ -273,7 +274,8 @@ class _quiet:  # noqa: N801  reads as a statement
         self.path = run_dir / "job.log"
 
     def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with translated("create", str(self.path.parent)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self._handler = logging.FileHandler(self.path, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root = logging.getLogger()
