@@ -57,8 +57,8 @@ class Bench:
 
     def graph(self, name: str) -> Any:
         """The recipe's stages for that run."""
-        from dataflows.engine import config
         from dataflows.pipelines import recipe
+        from schemas import settings as config
 
         module = recipe("metaclip2")
         settings = SETTINGS | {

@@ -53,10 +53,10 @@ def main(work: str) -> int:
 def _describe(work: Path, endpoint: str) -> int:
     from dataclasses import replace
 
-    from dataflows.engine import config
     from dataflows.engine.run import RunSettings, run_graph
     from dataflows.engine.runners import RunnerChoice
     from dataflows.pipelines import recipe
+    from schemas import settings as config
 
     module = recipe("metaclip2")
     graph = module.graph(config.build(module.Config, SETTINGS, "metaclip2"))

@@ -17,10 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Commit the dataset anew with the rows that pass now; exit code 0."""
-    from dataflows.engine.config import parse_overrides
     from dataflows.engine.replay import replay
     from dataflows.engine.run import command_line, say
     from schemas.dataset import open_dataset
+    from schemas.settings import parse_overrides
     from schemas.storage import storage
 
     place = storage(args.dataset)

@@ -35,8 +35,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def graph_of(args: argparse.Namespace) -> tuple[Any, Any]:
     """The checked configuration and the graph of stages that the arguments ask for."""
-    from dataflows.engine import config as configuration
     from dataflows.pipelines import recipe
+    from schemas import settings as configuration
 
     module = recipe(args.recipe)
     words, _ = split_words(args.settings)

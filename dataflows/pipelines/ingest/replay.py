@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from curation.ingest import IngestOptions
 from curation.ingest.again import read_again
-from dataflows.engine import config as configuration
 from dataflows.engine.replay import Replayed, letter_rows
+from schemas import settings as configuration
 from schemas.dataset import Dataset
 from schemas.errors import UsageError
 from schemas.ledger import Ledger

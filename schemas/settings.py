@@ -1,4 +1,4 @@
-"""Recipe configuration: YAML file plus ``key=value`` overrides, checked against a pydantic model."""
+"""Settings of both commands: YAML file plus ``key=value`` overrides, checked against a pydantic model."""
 
 from __future__ import annotations
 
@@ -77,12 +77,14 @@ def _known(model: type[BaseModel], prefix: str = "") -> list[str]:
     return names
 
 
-def build(model: type[Model], tree: Mapping[str, Any], recipe: str) -> Model:
+def build(
+    model: type[Model], tree: Mapping[str, Any], recipe: str, see: str = "dataflows list"
+) -> Model:
     """Validate; every fault is named with the value, and an unknown key with the nearest known one."""
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        raise UsageError(_explain(model, error, recipe)) from None
+        raise UsageError(f"{_explain(model, error, recipe)} (see `{see} {recipe}`)") from None
 
 
 def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str:
@@ -104,4 +106,4 @@ def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str
             )
         else:
             lines.append(f"{name}={fault['input']!r}: {fault['msg']}")
-    return "; ".join(lines) + f" (see `dataflows list {recipe}`)"
+    return "; ".join(lines)

@@ -1,0 +1,151 @@
+"""Settings of a training run: a recipe (YAML) that names its parts, plus ``key=value`` overrides.
+
+The engine's own settings are here; a model, source or objective brings its ``Settings`` beside its
+code. A recipe names them: ``model: {name: metaclip2, size: tiny}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.resources import files
+from types import ModuleType
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.command_line import suggest
+from schemas.errors import UsageError
+from schemas.settings import build, load_file, merge, parse_overrides
+
+PARTS: Mapping[str, Mapping[str, str]] = {
+    "model": {"metaclip2": "trainer.models.metaclip2"},
+    "data": {"image_text": "trainer.sources.image_text"},
+    "objective": {"contrastive": "trainer.objectives.contrastive"},
+}
+"""Modules by part and name. Each has ``Settings`` and ``build(settings, config, parts)``."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Optimizer(_Strict):
+    """AdamW or SGD. No decay on what a model names, on norms and on biases."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(4e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
+
+
+class Schedule(_Strict):
+    """Learning rate over steps: linear warm-up, then the named curve down to ``final`` times lr."""
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class BatchSize(_Strict):
+    """Samples of a global batch (one optimizer step) and of one forward pass on one rank."""
+
+    size: int = Field(256, ge=1, description="samples of a global batch, over all ranks")
+    micro: int | None = Field(
+        None, ge=1, description="samples a forward pass (default: all of a rank)"
+    )
+
+
+class Length(_Strict):
+    """How long to train: exactly one of these."""
+
+    steps: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1, description="samples seen")
+    epochs: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Length:
+        if sum(value is not None for value in (self.steps, self.samples, self.epochs)) != 1:
+            raise ValueError(
+                "give exactly one of length.steps=, length.samples= and length.epochs="
+            )
+        return self
+
+
+class Checkpoints(_Strict):
+    """When to save. The last step is always saved."""
+
+    every: int | None = Field(None, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
+
+
+class RunConfig(_Strict):
+    """Settings of ``trainer launch``."""
+
+    recipe: str
+    output: str = Field(description="run directory")
+    model: dict[str, Any]
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    tokenizer: str | None = Field(None, description="a tokenizer.json of `tokenizers`")
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule = Field(default_factory=Schedule)
+    batch: BatchSize = Field(default_factory=BatchSize)
+    length: Length
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero: Literal[0, 1, 2, 3] = 0
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    deepspeed: dict[str, Any] = Field(
+        default_factory=dict, description="passed through to DeepSpeed"
+    )
+    loaders: int = Field(0, ge=0, le=64, description="threads that read and decode ahead")
+    checkpoint: Checkpoints = Field(default_factory=Checkpoints)
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
+    evaluate: dict[str, Any] | None = Field(
+        None, description="an evaluation and its settings, at the end"
+    )
+    seed: int = Field(0, ge=0)
+
+
+def part(kind: str, settings: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
+    """The module that a part names, and its checked settings.
+
+    Raises UsageError for an unknown name or setting.
+    """
+    known = PARTS[kind]
+    name = settings.get("name")
+    if name not in known:
+        raise UsageError(f"{kind}.name={name}: unknown.{suggest(str(name), known)}")
+    module = import_module(known[str(name)])
+    rest = {key: value for key, value in settings.items() if key != "name"}
+    return module, build(module.Settings, rest, f"{kind} {name}", "trainer plan")
+
+
+def recipes() -> dict[str, str]:
+    """{recipe: first line of its comment}."""
+    found = {}
+    for file in sorted(files("trainer.recipes").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            first = file.read_text(encoding="utf-8").splitlines()[0]
+            found[file.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
+    return found
+
+
+def load(recipe: str, words: Sequence[str], file: str | None = None) -> RunConfig:
+    """The settings of a recipe with a YAML file and ``key=value`` words on top. UsageError if wrong."""
+    known = recipes()
+    if recipe not in known:
+        raise UsageError(f"{recipe}: unknown recipe.{suggest(recipe, known)}")
+    text = files("trainer.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
+    tree: dict[str, Any] = yaml.safe_load(text)
+    over = merge(load_file(file) if file else {}, parse_overrides(words))
+    length = over.get("length")
+    if isinstance(length, Mapping):
+        tree.pop("length", None)  # the one that is given replaces the recipe's
+    config = build(RunConfig, {**merge(tree, over), "recipe": recipe}, recipe, "trainer plan")
+    for kind in PARTS:
+        part(kind, getattr(config, kind))
+    return config

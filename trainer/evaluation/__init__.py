@@ -1,0 +1,1 @@
+"""Evaluations by name, with intervals, and readers of the public layouts."""

@@ -1,0 +1,1 @@
+"""Starting the ranks of a run: one process, several, several hosts, Slurm."""

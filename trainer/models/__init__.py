@@ -1,0 +1,1 @@
+"""Models by name. A module has ``Settings``, ``build(settings, config, parts) -> torch.nn.Module``."""

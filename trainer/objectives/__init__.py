@@ -1,0 +1,1 @@
+"""Objectives by name: what turns a batch into the components of a loss (see `trainer.protocols`)."""

@@ -1,0 +1,1 @@
+"""Sources by name: samples of committed datasets by position (see `trainer.protocols`)."""
