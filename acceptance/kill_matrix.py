@@ -192,6 +192,10 @@ def place_rows(
     """All of one place, or `slice_` kills of it."""
     bench = Bench(folder, place)
     log = folder / "log.txt"
+    # Scratch of its own: what other killed processes left would be cleaned, and counted, by ours.
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
     if in_child(partial(prepare, bench), log)[0]:
         raise SystemExit(log.read_text(encoding="utf-8"))
     whole = undisturbed(bench, log)
@@ -216,12 +220,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"seed {args.seed}", flush=True)
     wholes: dict[str, Whole] = {}
     rows: list[dict[str, Any]] = []
+    outside = tempfile.gettempdir()
     with moto() as endpoint, variables(endpoint):
         warm()
         for place in PLACES:
-            with tempfile.TemporaryDirectory(prefix="headrace-matrix-") as folder:
+            with tempfile.TemporaryDirectory(prefix="headrace-matrix-", dir=outside) as folder:
                 wholes[place], found = place_rows(place, Path(folder), args.seed, args.slice)
                 rows += found
+            os.environ["TMPDIR"] = tempfile.tempdir = outside
     return conclude(wholes, rows, args.seed, bool(args.slice))
 
 
