@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 from acceptance import runner
 from acceptance.metaclip2 import METACLIP2
@@ -32,10 +33,18 @@ def main(argv: list[str] | None = None) -> int:
             "acceptance: uncommitted changes are not in the clone that is tested", file=sys.stderr
         )
     only = [name for name in args.only.split(",") if name]
+    known = {line.id for system in chosen for line in system.lines}
+    if unknown := [name for name in only if name not in known]:
+        print(f"acceptance: no line {unknown[0]!r}; see --list", file=sys.stderr)
+        return 2
     results = []
+    earlier: dict[str, dict[str, Any]] = {}
     try:
+        paths = runner.prepare(args.here)
         for system in chosen:
-            results.append(runner.run_system(system, only, args.here))
+            mine = [name for name in only if name in {line.id for line in system.lines}]
+            if mine or not only:
+                results.append(runner.run_system(system, mine, args.here, paths, earlier))
     except KeyboardInterrupt:
         print("\nacceptance: stopped", file=sys.stderr)
         return 130

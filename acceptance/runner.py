@@ -180,9 +180,14 @@ def _tail(row: dict[str, Any]) -> str:
     return f"`{row['command']}` exited {row['exit_code']}: {last[:300]}"
 
 
-def run_system(system: System, only: list[str], here: bool) -> dict[str, Any]:
-    """Run the lines of a system (those named by `only` and what they need, or all)."""
-    paths = prepare(here)
+def run_system(
+    system: System, only: list[str], here: bool, paths: Paths, earlier: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Run the lines of a system (those named by `only` and what they need, or all).
+
+    ``earlier`` holds rows of lines that another system ran in the same clone, by their commands;
+    those are not repeated, and this system's are added.
+    """
     env = environment(system, paths)
     wanted = _closure(system, only)
     head = {
@@ -208,14 +213,16 @@ def run_system(system: System, only: list[str], here: bool) -> dict[str, Any]:
         if broken:
             row: dict[str, Any] = {"id": line.id, "promise": line.promise, "status": "fail"}
             row |= {"reasons": [f"needs {', '.join(broken)}"], "commands": [], "values": {}}
+        elif (same := f"{line.id} {line.commands}") in earlier:
+            row = earlier[same]
         else:
-            row = run_line(line, paths, env)
+            row = earlier[same] = run_line(line, paths, env)
         if row["status"] == "fail":
             failed.add(line.id)
         result["lines"].append(row)
         seconds = row["values"].get("seconds", 0)
         print(f"{row['status']:<7} {seconds:>7.1f} s  {'; '.join(row['reasons'])}", flush=True)
-        _write(result | {"versions": _versions(paths)})
+        _write(system.name, result | {"versions": _versions(paths)})
     return result
 
 
@@ -240,10 +247,13 @@ def _versions(paths: Paths) -> dict[str, str]:
     return printed_values(done.stdout)
 
 
-def _write(result: dict[str, Any]) -> None:
+def _write(name: str, result: dict[str, Any]) -> None:
+    """Update the system's part of the result file."""
     counts = {"pass": 0, "fail": 0, "missed": 0}
     for row in result["lines"]:
         counts[row["status"]] += 1
     path = OUT / "acceptance.json"
-    text = json.dumps(result | {"summary": counts}, indent=1, ensure_ascii=False)
+    whole = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    whole[name] = result | {"summary": counts}
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -102,21 +102,34 @@ def test_a_program_that_does_not_exist_fails_the_line(paths: Paths) -> None:
 
 
 def test_what_needs_a_failed_line_has_failed(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner, "prepare", lambda here: paths)
     lines = (
         Line("a", "", (python("raise SystemExit(1)"),)),
         Line("b", "", (python("pass"),), needs=("a",)),
         Line("c", "", (python("pass"),)),
     )
-    result = runner.run_system(System("s", lines, ()), [], here=True)
+    result = runner.run_system(System("s", lines, ()), [], True, paths, {})
     assert [row["status"] for row in result["lines"]] == ["fail", "fail", "pass"]
     assert result["lines"][1]["reasons"] == ["needs a"]
     written = json.loads((paths.clone / "acceptance.json").read_text())
-    assert written["summary"] == {"pass": 1, "fail": 2, "missed": 0}
-    only = runner.run_system(System("s", lines, ()), ["b"], here=True)
+    assert written["s"]["summary"] == {"pass": 1, "fail": 2, "missed": 0}
+    only = runner.run_system(System("s", lines, ()), ["b"], True, paths, {})
     assert [row["id"] for row in only["lines"]] == ["a", "b"]
+    capsys.readouterr()
+
+
+def test_a_line_of_two_systems_runs_once(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = Line("a", "", (python(f"open({str(tmp_path / 'ran')!r}, 'a').write('x')"),))
+    other = Line("b", "", (python("pass"),), needs=("a",))
+    earlier: dict[str, Any] = {}
+    for name, lines in (("one", (shared,)), ("two", (shared, other))):
+        result = runner.run_system(System(name, lines, ()), [], True, paths, earlier)
+        assert {row["status"] for row in result["lines"]} == {"pass"}
+    assert (tmp_path / "ran").read_text() == "x"
+    assert set(json.loads((paths.clone / "acceptance.json").read_text())) == {"one", "two"}
     capsys.readouterr()
 
 

@@ -42,8 +42,8 @@ class Sizes:
     """Rows of each section's smaller input, and how often it is measured."""
 
     runs: int = 7
-    match: int = 120_000
-    workers: int = 200_000
+    match: int = 480_000  # seconds of work each: a busy moment of the machine weighs little
+    workers: int = 400_000
     loops: int = 60_000
     explode: int = 200_000
     memory: int = 80_000
