@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from dataflows.engine import plan as planning
 from dataflows.engine.finish import commit_stage, refuse_second
 from dataflows.engine.progress import Progress
-from dataflows.engine.runners import RunnerChoice, make_runner, validate
+from dataflows.engine.runners import IN_PROCESS, RunnerChoice, make_runner, validate
 from dataflows.engine.stage import Graph, JobContext, Stage
 from schemas import errors
 from schemas.commit import is_tidy, tidy
@@ -173,6 +173,7 @@ def _run_stage(
         dead_letters=output.at(f"{stage.name}.dead_letters"),
         inputs={n: open_dataset(s) for n, s in _inputs(graph, stage, output).items()},
         progress_dir=str(progress_dir) if progress_dir else None,
+        workers=settings.runner.workers if settings.runner.name == IN_PROCESS else None,
     )
     sink = Sink(
         context.storage,

@@ -26,6 +26,8 @@ class Stage:
     conserved  inputs whose rows must all be accounted for; none for jobs that aggregate.
     single     the job has one unit of work, so a local runner starts no worker processes for it.
     licences   of what the rows hold; inherited from the inputs besides.
+    runtime    settings of how the job works, not of what it makes: in neither key nor digest, so that
+               a job that was stopped goes on with others.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Stage:
     warnings: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
     pinned: tuple[Mapping[str, Any], ...] = ()
+    runtime: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def module(self) -> str:
@@ -79,7 +82,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a stage's job function may look at when it wires its pipeline."""
+    """What a stage's job function may look at when it wires its pipeline.
+
+    ``workers``: how many units are worked on at once, None where the runner decides.
+    """
 
     stage: Stage
     key: str
@@ -88,6 +94,7 @@ class JobContext:
     inputs: Mapping[str, Dataset]
     progress_dir: str | None = None
     limit: int | None = None
+    workers: int | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
