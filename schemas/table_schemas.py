@@ -83,6 +83,16 @@ MATCHED = declare(
     doc="Every pair with a match: the number of matched texts of its image and the probability "
     "with which balancing keeps it. A trainer that draws anew each epoch reads this.",
 )
+PAIRED = declare(
+    "paired",
+    [*_MATCHED, ("image", IMAGE)],
+    sort_by=("image_id", "pair_id"),
+    unit="text",
+    id_column="pair_id",
+    nullable=("url", "score", "image"),
+    doc="Every row of matched with its picture; the texts of an image lie together. A trainer that "
+    "draws anew each epoch and needs pictures streams this.",
+)
 CURATED = declare(
     "curated",
     [*_MATCHED, ("image", IMAGE)],
@@ -141,11 +151,50 @@ BALANCE = declare(
 )
 VALID = declare(
     "valid",
-    [("image_id", ID)],
+    [("image_id", ID), ("shard", pa.int32()), ("row", pa.int64())],
     sort_by=("image_id",),
     unit="image",
     id_column="image_id",
-    doc="Ids of images that were fetched and are wanted.",
+    nullable=("shard", "row"),
+    doc="Ids of images that were fetched and are wanted. (shard, row) is where the picture lies in "
+    "the dataset that listed them, null where it holds none.",
+    version=2,
+)
+FETCH_UNITS = declare(
+    "fetch_units",
+    [
+        ("unit", pa.string()),
+        ("image_id", ID),
+        ("url", pa.string()),
+        ("host", pa.string()),
+        ("share", pa.int32()),
+    ],
+    sort_by=("unit", "image_id"),
+    unit="image",
+    id_column="image_id",
+    doc="What is to be fetched, in units of whole hosts; a host of too many URLs for one unit is "
+    "split over as many units as its share says, and each keeps to that part of the host's rate.",
+)
+FETCHED = declare(
+    "fetched",
+    [
+        ("unit", pa.string()),
+        ("image_id", ID),
+        ("url", pa.string()),
+        ("image", IMAGE),
+        ("sha256", pa.binary(32)),
+        ("phash", pa.uint64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+    ],
+    sort_by=("unit", "image_id"),
+    unit="image",
+    id_column="image_id",
+    nullable=("phash",),
+    doc="Pictures as fetched and resized; sha256 and phash are those of the bytes that the server "
+    "sent, sizes are in pixels. Refused URLs are in the dead letters, each with its reason.",
 )
 NGRAMS = declare(
     "ngrams",
@@ -184,6 +233,7 @@ SCHEMAS: dict[str, SchemaSpec] = {
         POOL,
         MATCHES,
         MATCHED,
+        PAIRED,
         CURATED,
         METADATA,
         AUTOMATA,
@@ -191,6 +241,8 @@ SCHEMAS: dict[str, SchemaSpec] = {
         SAMPLE,
         BALANCE,
         VALID,
+        FETCH_UNITS,
+        FETCHED,
         NGRAMS,
         DEAD_LETTERS,
     )

@@ -10,6 +10,7 @@ from schemas.errors import UsageError
 RECIPES = {
     "ingest": "raw files (WAT, Parquet, JSONL, webdataset tar, folders) to committed records",
     "metadata": "Wikipedia dumps, page views and wordnets to the concept lists of each language",
+    "fetch": "URLs to shards with pictures: polite, safe, a reason for every refusal",
     "metaclip2": "raw pairs or records to a matched and a balanced, curated dataset",
 }
 

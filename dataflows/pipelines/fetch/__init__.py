@@ -1,0 +1,1 @@
+"""Fetching: the pictures behind URLs, in units of whole hosts."""
