@@ -90,7 +90,10 @@ class RunConfig(_Strict):
     model: dict[str, Any]
     data: dict[str, Any]
     objective: dict[str, Any]
-    tokenizer: str | None = Field(None, description="a tokenizer.json of `tokenizers`")
+    tokenizer: str | dict[str, Any] | None = Field(
+        None,
+        description="a tokenizer.json of `tokenizers`, or train: {name: train, vocabulary: 8192}",
+    )
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
     batch: BatchSize = Field(default_factory=BatchSize)
