@@ -1,8 +1,8 @@
 """MetaCLIP 2: configuration, and the graph of jobs from raw pairs to a curated dataset. No Beam here.
 
 records --> pool --> matches --> counts --> balance --> matched --> curated
-                       ^   \\-> sample
-metadata -> automata --/            (valid: only fetched images count)
+                       ^   \\-> sample                         \\-> paired
+metadata -> automata --/            (valid: only fetched images count, and their pictures are taken)
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Config(BaseModel):
     mode: Literal["image", "text"] = "image"
     isolation: bool = Field(True, description="match a text only against its own language")
     threshold: Literal["language", "shared"] = "language"
-    valid: str | None = Field(None, description="dataset whose image_id column lists valid images")
+    valid: str | None = Field(
+        None,
+        description="dataset whose image_id lists valid images, such as fetched; gives its pictures",
+    )
+    paired: bool = Field(
+        False, description="also make `paired`: all of matched with pictures, to draw in training"
+    )
     evaluation: str | None = Field(
         None,
         description="records dataset of evaluation sets: its URLs and image hashes are removed",
@@ -180,13 +186,16 @@ def _matching(config: Config, sources: tuple[str, ...], evaluation: tuple[str, .
 
 def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...]) -> list[Stage]:
     rule = {"p": config.p, "t_en": config.t_en, "threshold": config.threshold}
-    draw = {"mode": config.mode, "epoch": config.epoch, "images": _images(config)}
-    curated_inputs = ("matched", *sources) if draw["images"] == "records" else ("matched",)
-    if draw["images"] == "generated":
+    draw = {"mode": config.mode, "epoch": config.epoch}
+    images = _images(config)
+    holders = ("valid", "valid_images") if config.valid is not None else ()
+    holders += sources if images == "records" else ()
+    pictures = {"images": images}
+    if images == "generated":
         from curation.pool import stamps
 
-        draw |= {"image_size": config.pool.image_size, "stamps": stamps.load().digest}
-    return [
+        pictures |= {"image_size": config.pool.image_size, "stamps": stamps.load().digest}
+    stages = [
         Stage("counts", "counts", matches, {}, f"{_JOBS}.counts:counts"),
         Stage(
             "sample",
@@ -214,8 +223,8 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
         Stage(
             "curated",
             "curated",
-            curated_inputs,
-            draw,
+            ("matched", *holders),
+            {**draw, **pictures},
             f"{_JOBS}.curated:curated",
             libraries=("numpy", "pillow", "pyarrow"),
             seed=config.seed,
@@ -223,6 +232,20 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
             warnings=(NO_FILTER,),
         ),
     ]
+    if config.paired:
+        stages.append(
+            Stage(
+                "paired",
+                "paired",
+                ("matched", *holders),
+                pictures,
+                f"{_JOBS}.paired:paired",
+                libraries=("numpy", "pillow", "pyarrow"),
+                conserved=("matched",),
+                warnings=(NO_FILTER,),
+            )
+        )
+    return stages
 
 
 def _images(config: Config) -> str:
