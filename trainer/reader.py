@@ -4,7 +4,7 @@ The k-th sample of an epoch is a pure function of (manifest digest, seed, epoch,
 any number of ranks, loader workers or restarts gives the same global batches, and a restart at k
 reads nothing that comes before k's window. `trainer.order` says how the order is made.
 
-With ``draw`` the reader draws anew each epoch from a `matched` dataset (MetaCLIP 2's online
+With ``draw`` the reader draws anew each epoch from a `matched` or `paired` dataset (MetaCLIP 2's online
 balancing): the rule is that of `curation.metaclip2.draw`, so the epoch and seed of a `curated`
 dataset give exactly its rows. Positions then count drawn rows.
 
@@ -29,7 +29,7 @@ from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, IntegrityError, UsageError
 from schemas.manifest import Manifest
 from schemas.storage import Storage
-from schemas.table_schemas import CURATED, MATCHED
+from schemas.table_schemas import CURATED, MATCHED, PAIRED
 from trainer.order import Group, Numbers, Order, Places
 
 WINDOW_BYTES = 128 << 20
@@ -250,10 +250,10 @@ def _check_draw(dataset: Dataset, draw: str) -> None:
             "would square the probabilities; give the `matched` dataset that it was drawn from, "
             "or leave draw out"
         )
-    if name != MATCHED.name:
+    if name not in (MATCHED.name, PAIRED.name):
         raise UsageError(
             f"draw={draw} needs a matched dataset (keep_probability, image_texts); {url} is "
-            f"{name}: give `matched`, or leave draw out"
+            f"{name}: give `matched`, or `paired` with pictures, or leave draw out"
         )
 
 
