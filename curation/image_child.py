@@ -2,7 +2,8 @@
 
 Started by :mod:`curation.images`; never imported by it into the parent's decoding path. Protocol
 on the two pipes, little endian: a request is a count (u32) and so many lengths (u32), then the
-bytes of all of them; an answer is one :data:`ANSWER` struct an image and its error text.
+bytes of all of them; an answer is one :data:`ANSWER` struct an image and the bytes that it
+announces: the error text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import struct
 import sys
 import warnings
+from collections.abc import Callable
 from typing import BinaryIO
 
 import numpy as np
@@ -24,7 +26,7 @@ READY = b"headrace-decoder\n"
 
 OK, NOT_AN_IMAGE, TOO_LARGE = range(3)
 FORMATS = ("", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
-_OPENED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]  # MPO comes by way of JPEG
+OPENED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]  # MPO comes by way of JPEG
 _BOMBS = (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 _SIDE, _KEPT = 32, 8
 
@@ -49,7 +51,16 @@ def perceptual_hash(grey: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _oriented(image: Image.Image, orientation: int) -> Image.Image:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where none can be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # EXIF is free text to a hostile writer; without it the picture still counts
+        return 1
+
+
+def oriented(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture turned as its EXIF orientation says."""
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -65,10 +76,7 @@ def _oriented(image: Image.Image, orientation: int) -> Image.Image:
 
 def _grey(image: Image.Image) -> np.ndarray:
     """The picture as a viewer shows it (EXIF orientation, on white) in 32 x 32 grey levels."""
-    try:
-        orientation = int(image.getexif().get(0x0112, 1))
-    except Exception:  # EXIF is free text to a hostile writer; without it the picture still counts
-        orientation = 1
+    turn = orientation(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         small = image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
@@ -76,13 +84,13 @@ def _grey(image: Image.Image) -> np.ndarray:
         small = Image.alpha_composite(white, small).convert("L")
     else:
         small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(_oriented(small, orientation), dtype=np.uint8)
+    return np.asarray(oriented(small, turn), dtype=np.uint8)
 
 
 def look(data: bytes) -> bytes:
     """Decode ``data`` in full and pack the answer; never raises for what the bytes can cause."""
     try:
-        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+        with Image.open(io.BytesIO(data), formats=OPENED) as image:
             (width, height), kind = image.size, FORMATS.index(image.format or "")
             # A JPEG is decoded at a scale that still keeps every frequency that the hash looks at.
             image.draft("L", (4 * _SIDE, 4 * _SIDE))
@@ -111,7 +119,7 @@ def _read(stream: BinaryIO, size: int) -> bytes | None:
     return data if len(data) == size else None
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, answers: BinaryIO, answer: Callable[[bytes], bytes]) -> None:
     """Answer requests until the parent closes its end."""
     answers.write(READY)
     answers.flush()
@@ -121,19 +129,19 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         # All of it first: the parent writes without reading, so neither waits for the other.
         batch = [requests.read(length) for length in lengths]
         for data in batch:
-            answers.write(look(data))
+            answers.write(answer(data))
             answers.flush()
 
 
-def main(max_pixels: int, memory: int) -> None:
-    """Bound this process, then serve."""
+def main(max_pixels: int, memory: int, answer: Callable[[bytes], bytes] | None = None) -> None:
+    """Bound this process, then serve; ``answer`` makes the answer to an image, :func:`look` else."""
     Image.MAX_IMAGE_PIXELS = max_pixels
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve(sys.stdin.buffer, sys.stdout.buffer, answer or look)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ class _Child:
     """One decoder process; started on first use, replaced when it dies."""
 
     limits: ImageLimits
+    module: str | None = None
+    words: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     pending: bytearray = field(default_factory=bytearray)
@@ -106,9 +108,9 @@ class _Child:
         self.stop()
         limits = self.limits
         path = os.pathsep.join(p for p in sys.path if p)
-        command = [sys.executable, "-m", CHILD]
+        command = [sys.executable, "-m", self.module or CHILD]
         self.process = subprocess.Popen(
-            [*command, str(limits.max_pixels), str(limits.memory)],
+            [*command, str(limits.max_pixels), str(limits.memory), *self.words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -163,9 +165,9 @@ class _Child:
         del self.pending[:size]
         return taken
 
-    def ask(self, images: Sequence[bytes]) -> tuple[list[tuple[tuple, str]], str | None]:
+    def ask(self, images: Sequence[bytes]) -> tuple[list[tuple[tuple, bytes]], str | None]:
         """Answers to the images up to the one that broke the child, and how it broke, if it did."""
-        answers: list[tuple[tuple, str]] = []
+        answers: list[tuple[tuple, bytes]] = []
         process = self._start()
         assert process.stdin is not None
         lengths = [len(data) for data in images]
@@ -178,7 +180,7 @@ class _Child:
                         view = view[stream.write(view) or 0 :]
             for _ in images:
                 values = ANSWER.unpack(self._take(ANSWER.size, self.limits.seconds))
-                answers.append((values, self._take(values[-1], 5.0).decode("utf-8", "replace")))
+                answers.append((values, self._take(values[-1], 5.0)))
         except _Crashed as error:
             self.stop()
             return answers, str(error)
@@ -186,13 +188,21 @@ class _Child:
 
 
 class Decoder:
-    """A pool of ``workers`` decoder processes. Results do not depend on their number."""
+    """A pool of ``workers`` decoder processes. Results do not depend on their number.
+
+    ``child``, ``words`` and ``seen`` are for those that do more with an image: the module run,
+    its arguments after the limits, and what is returned.
+    """
+
+    child: str | None = None
+    words: tuple[str, ...] = ()
+    seen: type[Checked] = Checked
 
     def __init__(self, limits: ImageLimits | None = None, workers: int = 1) -> None:
         if workers < 1:
             raise UsageError(f"{workers} image decoders asked for; at least 1 is needed")
         self.limits = limits or ImageLimits()
-        self._children = [_Child(self.limits) for _ in range(workers)]
+        self._children = [_Child(self.limits, self.child, self.words) for _ in range(workers)]
         self._threads = ThreadPoolExecutor(workers) if workers > 1 else None
 
     def __enter__(self) -> Decoder:
@@ -210,7 +220,7 @@ class Decoder:
     def check(self, images: pa.Array | Sequence[bytes | None]) -> Checked:
         """Decode each image (binary array or list; null is passed over) and say what was seen."""
         data = images.to_pylist() if isinstance(images, pa.Array) else list(images)
-        result = Checked.empty(len(data))
+        result = self.seen.empty(len(data))
         todo = []
         for i, image in enumerate(data):
             if image is None:
@@ -245,8 +255,8 @@ class Decoder:
                 # brought down by an earlier image, then costs nothing.
                 now = rows[:1] if rows[0] == suspect else rows
                 answers, fault = child.ask([data[i] or b"" for i in now])
-                for i, (values, text) in zip(now, answers, strict=False):
-                    self._fill(result, i, values, text)
+                for i, (values, rest) in zip(now, answers, strict=False):
+                    self._fill(result, i, values, rest)
                 rows = rows[len(answers) :]
                 if fault is None:
                     continue
@@ -257,7 +267,7 @@ class Decoder:
                     suspect = rows[0]
 
     @staticmethod
-    def _fill(result: Checked, i: int, values: tuple, text: str) -> None:
+    def _fill(result: Checked, i: int, values: tuple, rest: bytes) -> None:
         status, kind, width, height, phash, sha, _ = values
         result.width[i] = min(width, 2**31 - 1)
         result.height[i] = min(height, 2**31 - 1)
@@ -266,7 +276,7 @@ class Decoder:
         if status == image_child.OK:
             result.phash[i] = phash
         else:
-            result.reason[i], result.error[i] = _REASONS[status], text
+            result.reason[i], result.error[i] = _REASONS[status], rest.decode("utf-8", "replace")
 
 
 def _batches(rows: list[int], data: Sequence[bytes | None]) -> list[list[int]]:
