@@ -26,7 +26,8 @@ class Source(Protocol):
     """Samples of a run by position. Epochs follow one another without a gap.
 
     ``digest`` names the data: sample k is a pure function of (digest, seed, settings, k), for any
-    number of ranks and loader workers, and after any restart.
+    number of ranks and loader workers, and after any restart. With ``loaders`` above 0, `batch` and
+    `places` are called from several threads at once.
     """
 
     digest: str
