@@ -1,0 +1,247 @@
+"""DeepSpeed as this project uses it: its resolved configuration, parameter groups and start.
+
+Import this module only in a process that trains: it loads torch when a function is called, and
+DeepSpeed when `start` is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from schemas.errors import UsageError
+from trainer.config import Optimizer, RunConfig
+from trainer.engine.sizes import Sizes
+from trainer.protocols import Place
+
+_OURS = {
+    "optimizer": "optimizer.name, optimizer.lr and what is beside them",
+    "scheduler": "schedule.name, schedule.warmup and schedule.final",
+    "fp16": "precision=bf16 or precision=fp32",
+    "amp": "precision=bf16 or precision=fp32",
+    "torch_autocast": "precision=bf16 or precision=fp32",
+}
+"""Blocks of DeepSpeed's configuration that this project's settings replace."""
+
+
+def resolved(config: RunConfig, of: Sizes) -> dict[str, Any]:
+    """Return DeepSpeed's configuration: ours, with ``deepspeed:`` of the recipe added.
+
+    Raises UsageError where that block contradicts our settings, naming both.
+    """
+    bf16 = config.precision == "bf16"
+    if bf16 and config.zero == 0 and of.micro_batches > 1:
+        raise UsageError(
+            f"zero=0 with precision=bf16 would add the gradients of {of.micro_batches} "
+            "micro-batches in bf16: give zero=1, which adds them in fp32, or a larger batch.micro"
+        )
+    ours: dict[str, tuple[Any, str]] = {
+        "train_batch_size": (of.batch, f"batch.size={of.batch}"),
+        "train_micro_batch_size_per_gpu": (of.micro, f"batch.micro={of.micro}"),
+        "gradient_accumulation_steps": (
+            of.micro_batches,
+            f"batch.size={of.batch} over {of.ranks} ranks with batch.micro={of.micro}",
+        ),
+        "zero_optimization.stage": (config.zero, f"zero={config.zero}"),
+        "bf16.enabled": (bf16, f"precision={config.precision}"),
+        # At stage 0 in fp32 the engine clips: it needs the norm before the step in any case.
+        "gradient_clipping": (
+            config.clip if config.clip and not clips_itself(config) else 0.0,
+            f"clip={config.clip}",
+        ),
+        "managed_gradient_accumulation": (True, "the engine's own accumulation"),
+    }
+    if bf16:
+        ours["communication_data_type"] = "fp32", "precision=bf16"
+        if config.zero:
+            ours["data_types.grad_accum_dtype"] = "fp32", "precision=bf16"
+    given = dict(_flat(config.deepspeed))
+    for name, value in given.items():
+        if name.split(".")[0] in _OURS:
+            raise UsageError(f"deepspeed.{name}={value}: give {_OURS[name.split('.')[0]]} instead")
+        if name in ours and ours[name][0] != value:
+            raise UsageError(
+                f"deepspeed.{name}={value} contradicts {ours[name][1]}, which makes it "
+                f"{ours[name][0]}: leave deepspeed.{name} out"
+            )
+    tree: dict[str, Any] = {
+        # An optimizer of torch, with or without parts offloaded to the CPU.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    for name, value in {**{n: v for n, (v, _) in ours.items()}, **given}.items():
+        node = tree
+        *path, leaf = name.split(".")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def clips_itself(config: RunConfig) -> bool:
+    """Whether the engine takes the norm of the gradient and clips, since DeepSpeed does neither
+    before it changes the weights."""
+    return config.zero == 0 and config.precision == "fp32"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trainable parameters in two groups: with weight decay, and without.
+
+    Without: parameters of fewer than 2 dimensions (biases, norms, logit scales), all of a norm's,
+    and those that the model names in ``no_decay() -> set[str]`` (names of `named_parameters`).
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    spared = set(model.no_decay()) if hasattr(model, "no_decay") else set()
+    if unknown := sorted(spared - {name for name, _ in model.named_parameters()}):
+        raise ValueError(f"no_decay() names {unknown[0]!r}, which is no parameter of the model")
+    for path, module in model.named_modules():
+        if "norm" in type(module).__name__.lower():
+            own = module.named_parameters(recurse=False)
+            spared.update(f"{path}.{name}" if path else name for name, _ in own)
+    without = {n for n, p in named.items() if p.ndim < 2 or n in spared or n.endswith("bias")}
+    return [
+        {
+            "params": [p for n, p in named.items() if n not in without],
+            "weight_decay": weight_decay,
+        },
+        {"params": [p for n, p in named.items() if n in without], "weight_decay": 0.0},
+    ]
+
+
+def optimizer_of(settings: Optimizer, model: Any) -> Any:
+    """Return torch's optimizer over the model's parameter groups, the fused implementation."""
+    import torch
+
+    groups = [g for g in parameter_groups(model, settings.weight_decay) if g["params"]]
+    if not groups:
+        raise UsageError("the model has no trainable parameter")
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, fused=True)
+    return torch.optim.AdamW(groups, settings.lr, settings.betas, settings.eps, fused=True)
+
+
+def join(place: Place) -> None:
+    """Join the processes of the run: gloo on CPUs, NCCL on GPUs.
+
+    One process needs no address and no port. Several find each other by MASTER_ADDR and
+    MASTER_PORT, as torchrun sets them.
+    """
+    if place.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import torch
+    import torch.distributed as dist
+
+    backend = "gloo" if place.device == "cpu" else "nccl"
+    if place.device != "cpu":
+        torch.cuda.set_device(place.local_rank)
+    if place.ranks == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend, rank=place.rank, world_size=place.ranks)
+
+
+def leave() -> None:
+    """Leave the processes of the run, so that another run may start in this one."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        import deepspeed.comm
+
+        if deepspeed.comm.is_initialized():
+            deepspeed.comm.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | None = None) -> Any:
+    """Return a DeepSpeedEngine over `model` with the run's optimizer; after `join`.
+
+    What DeepSpeed and others log goes to the file `log`, not to the screen.
+    """
+    settings = resolved(config, of)
+    os.environ["LOCAL_RANK"] = str(place.local_rank)
+    import deepspeed
+    import deepspeed.ops
+
+    output = _log_to(log) if log is not None else sys.stderr
+    if place.device == "cpu":
+        # Its all-reduce through shared memory is compiled with g++ at the first start, and gains
+        # nothing for the sizes that one trains on a CPU.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo" if place.device == "cpu" else "nccl")
+    _broadcast(model, place)
+    with _scalars_allowed(model, config.zero), redirect_stdout(output):
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer_of(config.optimizer, model),
+            config=settings,
+            dist_init_required=False,
+        )
+    return engine
+
+
+def _broadcast(model: Any, place: Place) -> None:
+    """Give all ranks the weights and buffers of rank 0."""
+    import torch.distributed as dist
+
+    model.to(place.device)
+    if place.ranks > 1:
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.data, src=0)
+
+
+@contextmanager
+def _scalars_allowed(model: Any, stage: int) -> Iterator[None]:
+    """Let DeepSpeed start with 0-d parameters (a logit scale), whose broadcast fails in it.
+
+    All ranks have the weights already, so stages 0 to 2 skip it. Stage 3 sees one element in one
+    dimension, and gathers it into the true shape later.
+    """
+    import torch
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    scalars = [p for p in model.parameters() if p.ndim == 0]
+    original = DeepSpeedEngine._broadcast_model
+    DeepSpeedEngine._broadcast_model = lambda self: None
+    if stage == 3:
+        for parameter in scalars:
+            parameter.data = parameter.data.view(1)
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = original
+    if stage == 3:
+        for parameter in scalars:
+            parameter.ds_shape = torch.Size([])
+            if parameter.numel():
+                parameter.data = parameter.data.view(())
+
+
+def _log_to(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("DeepSpeed", "torch", "py.warnings"):
+        logger = logging.getLogger(name)
+        for old in logger.handlers:
+            if isinstance(old, logging.FileHandler):
+                old.close()
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.captureWarnings(True)
+    return cast(TextIO, handler.stream)

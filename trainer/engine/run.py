@@ -1,0 +1,320 @@
+"""A training run, in one rank's process: build, continue, loop, save, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from schemas.errors import CheckFailed, HeadraceError, IntegrityError, JobError
+from schemas.storage import Storage, storage
+from trainer.config import RunConfig, part
+from trainer.engine import deepspeed, directory
+from trainer.engine.feed import Feed, feed
+from trainer.engine.metrics import Metrics, Progress, duration
+from trainer.engine.schedule import learning_rate
+from trainer.engine.signals import Signals, exit_code
+from trainer.engine.sizes import Sizes, sizes
+from trainer.engine.step import NotFinite, Outcome, Stepper
+from trainer.protocols import Batch, Parts, Place, Source
+
+T = TypeVar("T")
+
+
+def train(config: RunConfig, place: Place) -> int:
+    """Train, or continue, the run of `config` as one of its ranks; returns the exit code.
+
+    The same command continues from the latest checkpoint, also with other ranks or another ZeRO
+    stage. 130 and 143: stopped by Ctrl-C or SIGTERM after a checkpoint. Errors: UsageError for
+    settings that contradict each other, ConflictError for a directory of another run, CheckFailed
+    for a loss that is not finite, JobError for the end of another rank.
+    """
+    output = directory.output_of(config)
+    deepspeed.join(place)
+    try:
+        agreed(place, lambda: directory.check(config))
+        parts = build(config, place)
+        assert parts.source is not None and parts.objective is not None
+        of = sizes(config, place.ranks, parts.source)
+        parameters = sum(p.numel() for p in parts.model.parameters())
+        log = output / "logs" / f"rank-{place.rank:04}.log"
+        engine = deepspeed.start(parts.model, config, of, place, log)
+        agreed(
+            place,
+            lambda: directory.record(
+                config, ranks=place.ranks, parameters=parameters, digest=parts.source.digest
+            ),
+        )
+        run = _Run(config, place, output, parts, of, engine)
+        start = run.restored()
+        if place.rank == 0:
+            tell([f"{parameters:,} parameters, data {parts.source.digest[:12]}", *of.table()])
+        with Metrics(output, start) if place.rank == 0 else contextlib.nullcontext() as metrics:
+            code = run.loop(start, metrics)
+    except Exception as error:
+        if place.ranks == 1:
+            deepspeed.leave()
+        elif _is_loss_of_peer(error):
+            raise JobError(
+                f"rank {place.rank}: the connection to another rank was lost ({_line(error)}); "
+                f"{output / 'logs'} has its last words, and the same command continues"
+            ) from None
+        raise
+    deepspeed.leave()
+    return code
+
+
+def build(config: RunConfig, place: Place) -> Parts:
+    """Build a run's parts in their order; every rank starts from the same random weights."""
+    import torch
+
+    parts = Parts()
+    if config.tokenizer is not None or config.model.get("init_from"):
+        from trainer import tokenizer
+
+        parts = Parts(tokenizer=tokenizer.for_run(config, place))
+    torch.manual_seed(config.seed)
+    for kind, name in (("model", "model"), ("data", "source"), ("objective", "objective")):
+        module, settings = part(kind, getattr(config, kind))
+        parts = Parts(**{**vars(parts), name: module.build(settings, config, parts)})
+    parts.model.train()
+    return parts
+
+
+@dataclass
+class _Run:
+    config: RunConfig
+    place: Place
+    output: Path
+    parts: Parts
+    of: Sizes
+    engine: Any
+
+    @property
+    def source(self) -> Source:
+        assert self.parts.source is not None
+        return self.parts.source
+
+    @property
+    def checkpoints(self) -> Storage:
+        return storage(self.output).at("checkpoints")
+
+    def restored(self) -> int:
+        """Load the latest checkpoint, if any; returns the first step to make."""
+        from trainer.engine import checkpoint
+
+        name = checkpoint.latest(self.checkpoints)
+        if name is None:
+            return 0
+        facts = checkpoint.restore(self.checkpoints, name, self.engine)
+        wanted = {"position": facts["step"] * self.of.batch, "data": self.source.digest}
+        for key, value in wanted.items():
+            if facts[key] != value:
+                raise IntegrityError(
+                    f"{self.checkpoints.path(name)} was saved at {key} {facts[key]}, and this run "
+                    f"would continue at {value}: it is of another run"
+                )
+        return int(facts["step"])
+
+    def save(self, step: int) -> None:
+        from trainer.engine import checkpoint
+
+        facts = {
+            "step": step,
+            "position": step * self.of.batch,
+            "seed": self.config.seed,
+            "data": self.source.digest,
+            "config": directory.config_digest(self.config),
+            "ranks": self.place.ranks,
+            "zero": self.config.zero,
+        }
+        checkpoint.save(self.checkpoints, f"step-{step:08}", self.engine, facts)
+        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+
+    def loop(self, start: int, metrics: Metrics | None) -> int:
+        """Make the steps from `start`; returns the exit code."""
+        config, of = self.config, self.of
+        if metrics:
+            metrics.event("continued" if start else "started", start, ranks=self.place.ranks)
+        progress = Progress(of.steps, start, of.batch)
+        clock = _Clock(of.batch)
+        begun = time.monotonic()
+        code = 0
+        with Signals() as signals, contextlib.closing(self._feed(start)) as feeds:
+            stepper = self._stepper(signals)
+            for part_ in feeds:
+                done = part_.step + 1
+                lr = learning_rate(config.schedule, config.optimizer.lr, part_.step, of.steps)
+                outcome = self._step(stepper, part_, lr)
+                clock.step(outcome.seconds)
+                if metrics and (done % config.log_every == 0 or done == of.steps):
+                    values = self._values(part_, outcome, lr)
+                    metrics.step(done, {**values, **clock.read()})
+                if self.place.rank == 0:
+                    progress.show(done, outcome.loss)
+                code = 0 if done == of.steps else exit_code(outcome.stops)
+                every = config.checkpoint.every
+                if done == of.steps or code or (every and done % every == 0):
+                    self.save(done)
+                    if metrics:
+                        metrics.event("saved", done, checkpoint=f"step-{done:08}")
+                    clock.pause()
+                if code:
+                    break
+        if self.place.rank == 0:
+            progress.close()
+            seconds = duration(time.monotonic() - begun)
+            if code:
+                tell(
+                    [f"stopped at step {done:,} of {of.steps:,}, saved; the same command continues"]
+                )
+            elif start >= of.steps:
+                tell([f"finished before, at step {start:,}: nothing to do"])
+            else:
+                tell([f"finished: {of.steps:,} steps in {seconds}, in {self.output}"])
+        if metrics and not code and start < of.steps:
+            metrics.event("finished", of.steps)
+        return code
+
+    def _feed(self, start: int) -> Iterator[Feed]:
+        pinned = _pin if self.place.device != "cpu" else None
+        return feed(self.source, self.of, self.place.rank, self.config.loaders, start, pinned)
+
+    def _stepper(self, signals: Signals) -> Stepper:
+        assert self.parts.objective is not None
+        ours = deepspeed.clips_itself(self.config)
+        return Stepper(
+            self.engine,
+            self.parts.objective,
+            self.place,
+            self.config.seed,
+            norm=ours,
+            clip=self.config.clip if ours else None,
+            wishes=signals.seen,
+        )
+
+    def _step(self, stepper: Stepper, part_: Feed, lr: float) -> Outcome:
+        try:
+            return stepper.step(part_, lr)
+        except NotFinite as error:
+            positions = np.concatenate(everyone(self.place, error.positions))
+            places = self.source.places(positions[:_NAMED])
+            path = self.output / f"not-finite-step-{part_.step:08}.json"
+            found = {"step": part_.step, "fault": str(error), "positions": positions.tolist()}
+            if self.place.rank == 0:
+                text = json.dumps({**found, "places": places}, indent=2, default=_hex)
+                path.write_text(text + "\n", encoding="utf-8")
+            first = "; ".join(
+                f"{position} ({', '.join(f'{k} {_hex(v)}' for k, v in place.items())})"
+                for position, place in zip(positions[:3].tolist(), places, strict=False)
+            )
+            raise CheckFailed(
+                f"step {part_.step}: {error}, from {len(positions)} samples: {first}"
+                f"{', ...' if len(positions) > 3 else ''}; {path} has all. The step changed no "
+                "weight. Look at these samples, or begin anew with a lower optimizer.lr=, a longer "
+                "schedule.warmup= or clip=1"
+            ) from None
+
+    def _values(self, part_: Feed, outcome: Outcome, lr: float) -> dict[str, Any]:
+        norm = outcome.grad_norm
+        last = part_.positions[-1][-1:]
+        return {
+            "samples": (part_.step + 1) * self.of.batch,
+            "epoch": self.source.places(last)[0]["epoch"],
+            "loss": outcome.loss,
+            **outcome.components,
+            "lr": lr,
+            "grad_norm": None if norm is None else float(norm),
+        }
+
+
+_NAMED = 1000
+"""Samples of a loss that is not finite whose places are written down."""
+
+
+class _Clock:
+    """Rates since they were last read. Time in checkpoints does not count."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._begun = self._mark = time.perf_counter()
+        self._steps, self._wall, self._inside = 0, 0.0, 0.0
+
+    def step(self, inside: float) -> None:
+        now = time.perf_counter()
+        self._steps += 1
+        self._wall += now - self._mark
+        self._inside += inside
+        self._mark = now
+
+    def pause(self) -> None:
+        self._mark = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        values = {
+            "samples_per_s": self._steps * self._batch / max(self._wall, 1e-9),
+            "host_ms": 1e3 * (self._wall - self._inside) / self._steps,
+            "seconds": time.perf_counter() - self._begun,
+        }
+        self._steps, self._wall, self._inside = 0, 0.0, 0.0
+        return values
+
+
+def agreed(place: Place, work: Callable[[], T]) -> T:
+    """Do `work` on rank 0; every rank returns its result, or raises its HeadraceError."""
+    result: list[Any] = [None]
+    if place.rank == 0:
+        try:
+            result = [work()]
+        except HeadraceError as error:
+            result = [error]
+    if place.ranks > 1:
+        import torch.distributed
+
+        torch.distributed.broadcast_object_list(result, src=0)
+    if isinstance(result[0], HeadraceError):
+        raise result[0]
+    value: T = result[0]
+    return value
+
+
+def everyone(place: Place, value: T) -> list[T]:
+    """Return the value of every rank, in their order."""
+    if place.ranks == 1:
+        return [value]
+    import torch.distributed
+
+    values: list[Any] = [None] * place.ranks
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def tell(lines: list[str]) -> None:
+    """Lines for the person who waits."""
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _pin(batch: Batch) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch.items()}
+
+
+def _hex(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _is_loss_of_peer(error: Exception) -> bool:
+    import torch.distributed as dist
+
+    lost = isinstance(error, dist.DistNetworkError | dist.DistBackendError | dist.DistStoreError)
+    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
