@@ -1,0 +1,69 @@
+"""`trainer eval PLACE NAME [key=value ...]`: score a trained model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "score a run, or any CLIP of transformers, by a named evaluation"
+
+
+class _List(argparse.Action):
+    """Prints the evaluations with their settings, and exits like --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from trainer.evaluation import registry
+
+        word = rest[1]
+        print("\n".join(registry.documented(word if isinstance(word, str) else None)))
+        parser.exit()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "place",
+        metavar="PLACE",
+        help="a run's output directory, or a folder of transformers with CLIP or MetaCLIP 2",
+    )
+    parser.add_argument("name", metavar="NAME", help="an evaluation: --list shows them")
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", help="settings of the evaluation"
+    )
+    parser.add_argument(
+        "--list", metavar="NAME", nargs="?", action=_List, help="show the evaluations, or one"
+    )
+    parser.add_argument(
+        "--to", metavar="FOLDER", help="write FOLDER/eval/NAME.json (default: PLACE's)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="images or texts encoded at once (default 64)"
+    )
+    parser.add_argument(
+        "--above-chance",
+        action="store_true",
+        help="exit with 1 if the score's 95 %% interval is not above chance; with run= of `pool` also "
+        "if t = 1 in English",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write the result and print it; exit code 0, or 1 if a check fails."""
+    from schemas.errors import UsageError
+    from schemas.settings import parse_overrides
+    from trainer.evaluation import registry
+
+    if not 1 <= args.batch <= 4096:
+        raise UsageError(f"--batch {args.batch}: give a number from 1 to 4096")
+    settings = parse_overrides(args.settings)
+    registry.named(args.name, settings)  # a wrong setting is refused before torch is loaded
+
+    from trainer.evaluation.loading import load
+
+    result = registry.evaluate(load(args.place, args.batch), args.name, settings)
+    path = registry.write(result, args.to or args.place)
+    print("\n".join(registry.table(result)))
+    print(f"\n{path}")
+    if args.above_chance:
+        registry.above_chance(result)
+    return 0

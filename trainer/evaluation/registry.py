@@ -1,0 +1,134 @@
+"""The named evaluations: settings, one call that loads and scores, the file and the table.
+
+A module here has ``Settings`` (pydantic) and ``evaluate(loaded, settings) -> dict``. The dict has
+``headline`` {metric, mean, low, high, n, chance} and ``languages`` {name: scores}, where a score is a
+number or an estimate {mean, low, high, n}, perhaps one level down. A module may have
+``check(result)``, which raises CheckFailed for what makes its numbers worthless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from schemas.command_line import suggest
+from schemas.errors import CheckFailed, UsageError
+from schemas.settings import build
+from schemas.storage import storage
+
+if TYPE_CHECKING:
+    from trainer.evaluation.loading import Loaded
+
+EVALUATIONS: Mapping[str, str] = {
+    "pool": "trainer.evaluation.pool",
+    "retrieval": "trainer.evaluation.pairs",
+    "xm3600": "trainer.evaluation.xm3600",
+    "babel_imagenet": "trainer.evaluation.babel_imagenet",
+    "cvqa": "trainer.evaluation.cvqa",
+}
+"""Modules by name."""
+
+INTERVAL = "95 %, Wilson's score interval at Kish's effective number of images"
+
+
+def named(name: str, settings: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
+    """Return an evaluation and its checked settings. UsageError for an unknown name or setting."""
+    if name not in EVALUATIONS:
+        raise UsageError(f"{name}: unknown evaluation.{suggest(name, EVALUATIONS)}")
+    module = import_module(EVALUATIONS[name])
+    return module, build(module.Settings, settings, name, "trainer eval --list")
+
+
+def documented(name: str | None = None) -> list[str]:
+    """Lines that list the evaluations (or one) with their settings and defaults."""
+    if name is not None and name not in EVALUATIONS:
+        raise UsageError(f"{name}: unknown evaluation.{suggest(name, EVALUATIONS)}")
+    lines = []
+    for key in EVALUATIONS if name is None else (name,):
+        module = import_module(EVALUATIONS[key])
+        first = (module.__doc__ or "").splitlines()[0].removeprefix(f"Evaluation `{key}`: ")
+        lines.append(f"{key}: {first}")
+        for field, info in module.Settings.model_fields.items():
+            default = "" if info.is_required() else f" (default: {info.default})"
+            shown = "" if info.default is None else default
+            lines.append(f"  {field:12} {info.description}{shown}")
+    return lines
+
+
+def evaluate(loaded: Loaded, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a named evaluation on a loaded model; the result is what ``eval/NAME.json`` holds."""
+    module, checked = named(name, settings)
+    result = module.evaluate(loaded, checked)
+    head = {
+        "evaluation": name,
+        "settings": checked.model_dump(),
+        "model": loaded.facts,
+        "interval": INTERVAL,
+    }
+    return {**head, **result}
+
+
+def write(result: Mapping[str, Any], place: str) -> str:
+    """Write a result as ``PLACE/eval/NAME.json`` (over an older one); return the path."""
+    root, key = storage(place), f"eval/{result['evaluation']}.json"
+    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+    root.replace(key, text.encode() + b"\n")
+    return root.path(key)
+
+
+def above_chance(result: Mapping[str, Any]) -> None:
+    """Raise CheckFailed unless the headline's whole interval lies above chance, and if the
+    evaluation's own check fails."""
+    head = result["headline"]
+    if head["low"] <= head["chance"]:
+        raise CheckFailed(
+            f"{head['metric']}: {_shown(head)} is not above chance, {head['chance']:.4f}; "
+            "train longer or on more pairs"
+        )
+    module = import_module(EVALUATIONS[result["evaluation"]])
+    if check := getattr(module, "check", None):
+        check(result)
+
+
+def table(result: Mapping[str, Any]) -> list[str]:
+    """Lines for people: the headline, then one line a language."""
+    head = result["headline"]
+    lines = [f"{head['metric']}: {_shown(head)}, chance {head['chance']:.4f}", ""]
+    rows = [[name, *_cells(scores)] for name, scores in result["languages"].items()]
+    columns = [name for name, _ in _flat(next(iter(result["languages"].values())))]
+    return lines + _aligned([["", *columns], *rows])
+
+
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Numbers and estimates of one language, with their names; lists are for the file only."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping) and "mean" not in value:
+            yield from _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, Mapping | int | float):
+            yield prefix + name, value
+
+
+def _cells(scores: Mapping[str, Any]) -> list[str]:
+    return [_shown(value) for _, value in _flat(scores)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,141 @@
+"""A trained run as a folder of `transformers`: model, processor, tokenizer and card.
+
+It loads by ``AutoModel`` and ``AutoProcessor`` without this project and without torchvision. The folder
+appears whole, by one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import ConflictError, InputError, UsageError
+from schemas.storage import storage
+from trainer.evaluation.loading import Loaded, of_run, quiet, read_run
+from trainer.export_card import card
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def export(run: str, to: str | None = None, replace: bool = False) -> Path:
+    """Write a run's latest checkpoint as a folder of `transformers`; return its path.
+
+    ``to``: a local folder (default: RUN/export). ConflictError if it exists and ``replace`` is not
+    given; with ``replace`` only a former export is replaced. UsageError for a place that is not
+    local, InputError if the run cannot be read.
+    """
+    description = read_run(run)
+    target = _target(run, to)
+    _check_free(target, replace)
+    loaded = of_run(run)
+    with _appearing(target) as folder:
+        with quiet():
+            loaded.model.to("cpu").save_pretrained(folder)
+            processor(loaded).save_pretrained(folder)
+        text = card(description, loaded)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        _durable(folder)
+        _check_free(target, replace)  # another export may have been faster
+    return target
+
+
+def processor(loaded: Loaded) -> Any:
+    """The model's `CLIPProcessor`: its image transform (Pillow) and its tokenizer."""
+    from transformers import CLIPProcessor
+
+    return CLIPProcessor(loaded.processor, tokenizer(loaded))
+
+
+def tokenizer(loaded: Loaded) -> PreTrainedTokenizerBase:
+    """The model's tokenizer as `transformers` has it: same ids, ``padding="max_length"`` and
+    ``truncation=True`` to the model's context.
+
+    Special tokens written in a text are split like any other text, as in training, so a caption
+    with ``</s>`` has one end token.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    from trainer.tokenizer import frame
+
+    around = frame(loaded.tokenizer)
+    named = {"eos_token": around.end, "pad_token": around.pad}
+    if around.prefix:
+        named["bos_token"] = around.prefix[0]
+    special = {key: loaded.tokenizer.id_to_token(number) for key, number in named.items()}
+    if loaded.tokenizer.token_to_id("<unk>") is not None:
+        special["unk_token"] = "<unk>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=loaded.tokenizer,
+        model_max_length=loaded.context,
+        padding_side="right",
+        truncation_side="right",
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+        **special,
+    )
+
+
+def _target(run: str, to: str | None) -> Path:
+    place = storage(to) if to else storage(run).at("export")
+    if not place.is_local:
+        raise UsageError(f"{place.url}: an export goes to a local folder; give one by --to")
+    return Path(place.url)
+
+
+def _check_free(target: Path, replace: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise ConflictError(f"{target} exists; give --replace to put a new export in its place")
+    known = target.is_dir() and all(
+        (target / name).is_file() for name in ("README.md", "config.json")
+    )
+    if target.is_symlink() or not known:
+        raise ConflictError(
+            f"{target} is no former export (it has no README.md and config.json), so --replace leaves "
+            "it alone; remove it yourself or give another folder by --to"
+        )
+
+
+@contextlib.contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A temporary folder beside the target that takes its place at the end; removed on errors."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    folder = target.parent / f".{target.name}.{mark}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+        old = target.parent / f".{target.name}.{mark}.old"
+        if target.exists():
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if old.exists():
+                old.rename(target)
+            raise InputError(f"{target}: cannot be put there: {error.strerror}") from None
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _durable(folder: Path) -> None:
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""The card of an exported model: what it is, how it was made, from which data and under which licences."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from schemas.card import escape
+from schemas.dataset import open_dataset
+from schemas.errors import HeadraceError
+from schemas.manifest import Manifest
+
+if TYPE_CHECKING:
+    from trainer.evaluation.loading import Loaded
+
+USE = """```python
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+inputs = processor(
+    text=["a dog", "een kat"], images=[picture],
+    padding="max_length", truncation=True, return_tensors="pt",
+)
+probabilities = model(**inputs).logits_per_image.softmax(-1)
+```"""
+
+
+def card(run: dict[str, Any], loaded: Loaded) -> str:
+    """Return the README.md of an export. ``run`` is the run's ``run.json``.
+
+    Licences and inputs come from the dataset's manifest; if the dataset is not where it was, or not
+    the one that was trained on, the card says so.
+    """
+    data = run.get("data") or {}
+    manifest, why = _manifest(data)
+    licences = manifest.licence if manifest else []
+    front = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: zero-shot-image-classification",
+        "license: other",
+        f"license_name: {json.dumps('; '.join(licences) or 'see the card')}",
+        "---",
+    ]
+    name = str(run.get("recipe", "run"))
+    lines = [*front, "", f"# {escape(name)}, {escape(str(loaded.facts['checkpoint']))}", ""]
+    lines += [
+        f"A {escape(loaded.model.config.model_type)} model of {loaded.model.num_parameters():,} "
+        f"parameters, trained from image-text pairs: images of {loaded.image_size} pixels a side, "
+        f"texts of up to {loaded.context} tokens.",
+        "",
+        USE,
+        "",
+        "Tokens such as `</s>` inside a text are read as text. Images are resized by Pillow (bicubic).",
+        "",
+        "## How it was made",
+        "",
+        *_facts(run, loaded, data),
+        "",
+        "## Data",
+        "",
+        *_data(data, manifest, why),
+        "",
+    ]
+    if manifest and manifest.warnings:
+        lines += ["## Warnings", "", *(f"* {escape(text)}" for text in manifest.warnings), ""]
+    return "\n".join(lines)
+
+
+def _facts(run: dict[str, Any], loaded: Loaded, data: dict[str, Any]) -> list[str]:
+    command = run.get("command")
+    shown = shlex.join(command) if isinstance(command, list) else str(command)
+    config = run["config"]
+    versions = run.get("environment", {}).get("versions", {})
+    facts = {
+        "command": shown,
+        "recipe": run.get("recipe"),
+        "seed": run.get("seed"),
+        "checkpoint": loaded.facts["checkpoint"],
+        "data digest": data.get("digest"),
+        "ranks": run.get("ranks"),
+        "precision": config.get("precision"),
+        "model": json.dumps(config["model"]),
+        "optimizer": json.dumps(config.get("optimizer")),
+        "schedule": json.dumps(config.get("schedule")),
+        "batch": json.dumps(config.get("batch")),
+        "libraries": ", ".join(f"{key} {value}" for key, value in versions.items()),
+    }
+    rows = [f"| {key} | {escape(str(value))} |" for key, value in facts.items() if value]
+    return ["| | |", "|---|---|", *rows, ""] if rows else []
+
+
+def _data(data: dict[str, Any], manifest: Manifest | None, why: str) -> list[str]:
+    lines = [f"Dataset `{data.get('digest', 'unknown')}`."]
+    if manifest is None:
+        return [*lines, "", f"Its manifest was not at hand when this was exported: {escape(why)}"]
+    recipe = manifest.recipe.get("name") or manifest.spec.name
+    lines += [
+        f"{manifest.rows:,} rows of `{manifest.spec.name}`, made by `{escape(recipe)}` "
+        f"with seed {manifest.seed}.",
+        "",
+        "Made from:",
+        "",
+    ]
+    lines += [
+        f"* dataset {escape(parent['name'])}, digest `{parent['digest']}`"
+        for parent in manifest.parents
+    ]
+    lines += ["", "Licences:", ""]
+    lines += [f"* {escape(item)}" for item in manifest.licence] or ["* None stated by the inputs."]
+    return lines
+
+
+def _manifest(data: dict[str, Any]) -> tuple[Manifest | None, str]:
+    """The manifest of the dataset that was trained on, or why there is none."""
+    place = data.get("location")
+    if not place:
+        return None, "the run does not say where it was."
+    try:
+        manifest = open_dataset(str(place)).manifest
+    except HeadraceError as error:
+        return None, str(error)
+    if manifest.digest != data.get("digest"):
+        return None, f"another dataset is at its place now, digest {manifest.digest}."
+    return manifest, ""
