@@ -7,7 +7,7 @@ batch in order is the same for any number of ranks, micro-batches and loader thr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def feed(
     loaders: int,
     start: int,
     prepare: Callable[[Batch], Batch] | None = None,
-) -> Iterator[Feed]:
+) -> Generator[Feed]:
     """`batches` with sizes known; `prepare` is applied to each micro-batch by its loader."""
 
     def load(positions: Positions) -> Batch:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,21 +41,18 @@ def train(config: RunConfig, place: Place) -> int:
     try:
         agreed(place, lambda: directory.check(config))
         parts = build(config, place)
-        assert parts.source is not None and parts.objective is not None
+        assert parts.source is not None
+        digest = parts.source.digest
         of = sizes(config, place.ranks, parts.source)
         parameters = sum(p.numel() for p in parts.model.parameters())
         log = output / "logs" / f"rank-{place.rank:04}.log"
         engine = deepspeed.start(parts.model, config, of, place, log)
-        agreed(
-            place,
-            lambda: directory.record(
-                config, ranks=place.ranks, parameters=parameters, digest=parts.source.digest
-            ),
-        )
+        facts = {"ranks": place.ranks, "parameters": parameters, "digest": digest}
+        agreed(place, lambda: directory.record(config, **facts))
         run = _Run(config, place, output, parts, of, engine)
         start = run.restored()
         if place.rank == 0:
-            tell([f"{parameters:,} parameters, data {parts.source.digest[:12]}", *of.table()])
+            tell([f"{parameters:,} parameters, data {digest[:12]}", *of.table()])
         with Metrics(output, start) if place.rank == 0 else contextlib.nullcontext() as metrics:
             code = run.loop(start, metrics)
     except Exception as error:
@@ -183,7 +180,7 @@ class _Run:
             metrics.event("finished", of.steps)
         return code
 
-    def _feed(self, start: int) -> Iterator[Feed]:
+    def _feed(self, start: int) -> Generator[Feed]:
         pinned = _pin if self.place.device != "cpu" else None
         return feed(self.source, self.of, self.place.rank, self.config.loaders, start, pinned)
 

@@ -58,6 +58,12 @@ def never() -> list[int]:
     return []
 
 
+def forward_seed(seed: int, step: int, rank: int, number: int) -> int:
+    """Return the seed of the random numbers in one forward pass: micro-batch `number` of a rank."""
+    name = id128(b"forward", *(n.to_bytes(8, "little") for n in (seed, step, rank, number)))
+    return int.from_bytes(name[:8], "little") >> 1
+
+
 @dataclass
 class Stepper:
     """Makes optimizer steps. ``clip`` is set if DeepSpeed does not clip itself.
@@ -269,9 +275,7 @@ class Stepper:
     def _seed(self, step: int, number: int) -> None:
         import torch
 
-        numbers = (self.seed, step, self.place.rank, number)
-        name = id128(b"forward", *(n.to_bytes(8, "little") for n in numbers))
-        torch.manual_seed(int.from_bytes(name[:8], "little") >> 1)
+        torch.manual_seed(forward_seed(self.seed, step, self.place.rank, number))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
