@@ -26,9 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from acceptance import records
 from acceptance.kill_bench import PLACES, Bench, in_child, prepare, warm
+from acceptance.records import FOLDER
 from acceptance.runner import OUT, ROOT
+from schemas import records
 from tests.schemas.servers import moto, variables
 
 NAME = "metaclip2-kill-matrix"
@@ -200,7 +201,7 @@ def place_rows(
         raise SystemExit(log.read_text(encoding="utf-8"))
     whole = undisturbed(bench, log)
     cases = cases_of(place, whole, seed)
-    journal = OUT / f"{NAME}-{records.sources_digest(SOURCES)[:16]}-{seed}.jsonl"
+    journal = OUT / f"{NAME}-{records.sources_digest(SOURCES, ROOT)[:16]}-{seed}.jsonl"
     if slice_:
         cases = random.Random(f"{seed} {place}").sample(cases, min(slice_, len(cases)))
         journal = folder / "journal.jsonl"
@@ -237,7 +238,7 @@ def conclude(wholes: dict[str, Whole], rows: list[dict[str, Any]], seed: int, pa
     faults = [f"{row['case']}: {row['fault']}" for row in rows if row["fault"]]
     if wholes["s3"].digests != digests:
         faults.append("local disk and S3 give different digests")
-    if part and records.load(NAME).values["digests"] != digests:
+    if part and records.load(FOLDER, NAME).values["digests"] != digests:
         faults.append("the undisturbed run has other digests than the record")
     places = [row["case"]["place"] for row in rows]
     modes = [row["case"]["mode"] for row in rows]
@@ -253,12 +254,14 @@ def conclude(wholes: dict[str, Whole], rows: list[dict[str, Any]], seed: int, pa
     }
     if not part and not faults:
         path = records.write(
+            FOLDER,
             NAME,
             command=COMMAND,
             seeds=[seed],
             values=values,
             seconds=sum(row["seconds"] for row in rows) / LANES,
             sources=SOURCES,
+            root=ROOT,
         )
         print(f"written: {path.relative_to(ROOT)}")
     for fault in faults:

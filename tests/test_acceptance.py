@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from acceptance import records, runner
+from acceptance import runner
 from acceptance.__main__ import SYSTEMS
 from acceptance.registry import Command, Limit, Line, System, judge
 from acceptance.runner import Paths, printed_values, run_line
+from schemas import records
 from tests.support import PROBES, ROOT
 
 
@@ -154,29 +155,3 @@ def test_the_harness_needs_the_standard_library_only() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "make demo" in done.stdout
-
-
-def test_a_record_is_stale_when_a_source_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "code" / "a.py"
-    source.parent.mkdir()
-    source.write_text("x = 1\n")
-    monkeypatch.setattr(records, "FOLDER", tmp_path / "records")
-    monkeypatch.setattr(records, "sources_digest", lambda patterns: digest(patterns, tmp_path))
-    path = records.write(
-        "long", command="run it", seeds=[1, 2], values={"n": 5}, seconds=700, sources=["code/*.py"]
-    )
-    record = records.load("long", path.parent)
-    assert (record.values, record.seeds, record.seconds) == ({"n": 5}, [1, 2], 700)
-    monkeypatch.undo()
-    assert records.stale(record, tmp_path) is None
-    source.write_text("x = 2\n")
-    assert "stale" in str(records.stale(record, tmp_path))
-    assert "run `run it` again" in str(records.stale(record, tmp_path))
-    source.write_text("x = 1\n")
-    (tmp_path / "code" / "b.py").write_text("")
-    assert records.stale(record, tmp_path) is not None
-
-
-digest = records.sources_digest
