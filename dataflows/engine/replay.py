@@ -26,6 +26,7 @@ from schemas.table_schemas import DEAD_LETTERS, SCHEMAS
 from schemas.writer import Shard, ShardWriter
 
 AGAIN = {
+    "fetched": "dataflows.pipelines.fetch.replay:again",
     "records": "dataflows.pipelines.ingest.replay:again",
     "pool": "dataflows.pipelines.metaclip2.replay:pool",
     "matches": "dataflows.pipelines.metaclip2.replay:matches",
@@ -101,6 +102,7 @@ def replay(place: Storage, settings: Mapping[str, Any], run: Mapping[str, Any]) 
         run={
             **run,
             "inputs": old.manifest.run.get("inputs", {}),
+            "runtime": old.manifest.run.get("runtime", {}),
             "letters": [vars(shard) for shard in left],
         },
     )

@@ -206,6 +206,7 @@ def _run_stage(
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         "command": settings.command,
+        "runtime": dict(stage.runtime),
         "inputs": {n: without_secrets(s.url) for n, s in _inputs(graph, stage, output).items()},
     }
     return commit_stage(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,7 +79,6 @@ def account(rows: pa.Table) -> Outcome:
     stats = {
         "with_image": kept.num_rows,
         "bytes": pc.sum(pc.binary_length(pc.struct_field(kept["image"], "bytes"))).as_py() or 0,
-        "statuses": dict(sorted(_statuses(rows).items())),
     }
     return Outcome(kept, ledger, dead, stats)
 
@@ -95,8 +93,3 @@ def _errors(refused: pa.Table) -> list[str]:
         told = not status or str(status) in text
         found.append(text if told else f"HTTP {status}{': ' if text else ''}{text}")
     return found
-
-
-def _statuses(rows: pa.Table) -> Counter[str]:
-    """How many answers ended with each HTTP status; "none" without one."""
-    return Counter(str(status or "none") for status in rows["http_status"].to_pylist())

@@ -85,6 +85,11 @@ class Config(BaseModel):
     def _split(cls, value: str | list[str]) -> list[str]:
         return split_input(value)
 
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        return "no" if value is False else value
+
     @field_validator("opt_out", "allow_private", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:

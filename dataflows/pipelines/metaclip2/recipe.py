@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -188,9 +188,9 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
     rule = {"p": config.p, "t_en": config.t_en, "threshold": config.threshold}
     draw = {"mode": config.mode, "epoch": config.epoch}
     images = _images(config)
-    holders = ("valid", "valid_images") if config.valid is not None else ()
+    holders: tuple[str, ...] = ("valid", "valid_images") if config.valid is not None else ()
     holders += sources if images == "records" else ()
-    pictures = {"images": images}
+    pictures: dict[str, Any] = {"images": images}
     if images == "generated":
         from curation.pool import stamps
 
