@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dataflows.pipelines.fetch import fetched
 from dataflows.pipelines.metaclip2 import automata, balance
 from dataflows.transforms import shuffle, units
 
@@ -21,6 +22,7 @@ DOFNS = (
     *(units._List, units._Run, units._WriteResult),
     *(shuffle._Map, shuffle._Reduce, shuffle._Emit, shuffle._WriteKey),
     *(automata._Build, balance._Run),
+    *(fetched._Fetch, fetched._Plan, fetched._Join),
 )
 
 _calls: list[Callable[[], object]] = []
