@@ -85,10 +85,10 @@ class EngineState:
                 continue
             found: dict[str, Any] = {}
             for key, value in self._state_of(part.owner).items():
-                if isinstance(value, torch.Tensor) and value.shape == part.owner.shape:
-                    found[key] = True
-                elif key == "step" and value is not None:
+                if key == "step" and value is not None:  # 0-d, as some parameters are
                     found[key] = float(value)
+                elif isinstance(value, torch.Tensor) and value.shape == part.owner.shape:
+                    found[key] = True
                 elif value is not None:
                     raise UsageError(
                         f"optimizer state {key!r} of {name} is not of the parameter's shape, so no "
