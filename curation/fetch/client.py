@@ -117,19 +117,20 @@ class Client:
         for _ in range(self.options.max_redirects + 1):
             await self._check_robots(target)
             async with self._get(target, budget, _ACCEPT) as answer:
-                found = self._checked(answer)
-                if not isinstance(found, str):
+                location = await self._checked(answer)
+                if location is None:
                     return await self._body(answer, self.options.max_bytes)
-                await _drain(answer)
-            target = Target.of(found, target)
+            target = Target.of(location, target)
             if target.url in seen:
                 raise Refusal("fetch_redirects", "the redirects run in a loop", answer.status_code)
             seen.add(target.url)
         raise Refusal("fetch_redirects", f"more than {self.options.max_redirects} redirects")
 
-    def _checked(self, answer: httpx.Response) -> str | None:
-        """The Location of a redirect, or None for an image; all that headers tell comes first."""
+    async def _checked(self, answer: httpx.Response) -> str | None:
+        """The Location of a redirect, or None for an image, of which no byte has been read yet."""
         status, options = answer.status_code, self.options
+        if status != 200:
+            await _drain(answer)
         if status != 200 and status not in _REDIRECTS:
             raise self._status_refusal(answer)
         headers = answer.headers
@@ -197,12 +198,11 @@ class Client:
         for _ in range(robots.MAX_REDIRECTS + 1):
             async with self._get(target, budget, "text/plain,*/*;q=0.1") as answer:
                 status = answer.status_code
-                location = answer.headers.get("location")
-                if status in _REDIRECTS and location:
-                    await _drain(answer)
-                elif 200 <= status < 300:
+                if 200 <= status < 300:
                     return await self._body(answer, robots.MAX_BYTES, cut=True)
-                else:
+                await _drain(answer)
+                location = answer.headers.get("location")
+                if status not in _REDIRECTS or not location:
                     raise self._status_refusal(answer)
             target = Target.of(location, target)
         raise Refusal("fetch_redirects", f"more than {robots.MAX_REDIRECTS} redirects")

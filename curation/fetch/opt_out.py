@@ -13,7 +13,8 @@ _WITH_VALUE = ("unavailable_after", "max-snippet", "max-image-preview", "max-vid
 
 
 @cache
-def _is_disallowed() -> Any:
+def parser() -> Any:
+    """img2dataset's ``is_disallowed``. Loading it takes a while: not while requests wait."""
     return img2dataset("downloader").is_disallowed
 
 
@@ -59,6 +60,6 @@ def opted_out(
             return "tdm-reservation: 1"
     if tags and directives:
         values = _Values(single for tag in tags for single in single_directives(tag))
-        if _is_disallowed()(values, AGENT, directives):
+        if parser()(values, AGENT, directives):
             return f"X-Robots-Tag: {', '.join(tags)}"
     return None

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from curation.fetch.client import Client
 from curation.fetch.hosts import Budget
+from curation.fetch.opt_out import parser
 from curation.fetch.options import FetchOptions
 from curation.fetch.resize import Resizing, shared_resizers
 from curation.fetch.rows import Row, table_of
@@ -40,6 +41,7 @@ class Downloads:
     """
 
     def __init__(self, rows: list[Row], options: FetchOptions, share: int) -> None:
+        parser()
         self._options, self._share = options, share
         self._done: asyncio.Queue[Row] = asyncio.Queue()
         self._room = asyncio.Condition()

@@ -1,0 +1,161 @@
+"""What the server sees: rates, connections, pauses and hosts left alone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from curation.fetch import fetch
+from tests.curation.fetch.asking import ask, options, table
+from tests.fetch_server import FetchServer
+
+# The server notes when it reads a request; on a busy machine it may read one late, and so the next
+# one seems to come early.
+_LATE = 0.03
+
+
+def gaps(server: FetchServer, host: str) -> list[float]:
+    starts = [seen.start for seen in server.log.of(host)]
+    return [b - a for a, b in itertools.pairwise(starts)]
+
+
+@pytest.mark.parametrize(
+    ("share", "connections", "least", "at_once"),
+    [(1, 3, 0.1, 3), (2, 3, 0.2, 1), (1, 1, 0.1, 1)],
+)
+def test_rate_and_connections_of_each_host(
+    server: FetchServer, share: int, connections: int, least: float, at_once: int
+) -> None:
+    """Handling takes half a gap, so the rate would be kept by luck only if nothing kept it."""
+    hosts = [f"paced{share}{connections}{i}" for i in range(4)]
+    urls = [server.url(host, f"/paced/{i}") for i in range(7) for host in hosts]
+    rows = ask(
+        urls,
+        share,
+        requests_per_second=10.0,
+        connections=connections,
+        allow_private=server.allow(*hosts),
+        timeout=5.0,
+        deadline=10.0,
+    )
+    assert {row["reason"] for row in rows} == {""}
+    for host in hosts:
+        assert len(server.log.of(host)) == 8  # robots.txt counts
+        assert min(gaps(server, host)) >= least - _LATE
+        assert server.log.most_at_once(host) <= at_once
+    # The hosts were served side by side: one after another takes four times as long.
+    starts = [seen.start for host in hosts for seen in server.log.of(host)]
+    assert max(starts) - min(starts) < 2.5 * 7 * least
+
+
+def test_connections_are_used_and_never_exceeded_without_a_rate(server: FetchServer) -> None:
+    hosts = ["many1", "many2"]
+    urls = [server.url(host, f"/paced/{i}") for i in range(20) for host in hosts]
+    ask(urls, connections=4, allow_private=server.allow(*hosts), timeout=5.0, deadline=10.0)
+    for host in hosts:
+        assert server.log.most_at_once(host) == 4
+        overlap = [
+            sum(a.start <= b.start < a.end for a in server.log.of(host))
+            for b in server.log.of(host)
+        ]
+        assert max(overlap) <= 4
+
+
+def test_concurrency_holds_over_all_hosts(server: FetchServer) -> None:
+    hosts = [f"wide{i}" for i in range(12)]
+    rows = ask(
+        [server.url(host, "/paced/0") for host in hosts],
+        concurrency=3,
+        allow_private=server.allow(*hosts),
+        timeout=5.0,
+        deadline=10.0,
+    )
+    assert {row["reason"] for row in rows} == {""}
+    seen = [s for host in hosts for s in server.log.of(host) if s.path != "/robots.txt"]
+    assert max(sum(a.start <= b.start < a.end for a in seen) for b in seen) <= 3
+
+
+def test_a_host_met_by_redirects_gets_a_part_of_its_rate(server: FetchServer) -> None:
+    """Other units may be led to the same place."""
+    urls = [server.url("from", f"/toother?{i}") for i in range(4)]
+    allowed = server.allow("from", "other")
+    ask(urls, requests_per_second=20.0, units_at_once=4, connections=4, allow_private=allowed)
+    assert min(gaps(server, "from")) < 0.15
+    assert min(gaps(server, "other")) >= 4 / 20 - _LATE
+
+
+def test_crawl_delay_is_kept(server: FetchServer) -> None:
+    urls = [server.url("robotsdelay", f"/good?{i}") for i in range(3)]
+    ask(urls, connections=2, allow_private=server.allow("robotsdelay"))
+    assert min(gaps(server, "robotsdelay")[1:]) >= 0.3 - _LATE
+
+
+def test_a_pause_holds_for_the_whole_host(server: FetchServer) -> None:
+    urls = [server.url("paused", path) for path in ("/busy", "/good?1", "/good?2")]
+    rows = ask(urls, connections=1, allow_private=server.allow("paused"))
+    assert [row["reason"] for row in rows] == ["", "", ""]
+    robots, first, second, *_ = server.log.of("paused")
+    assert (robots.path, first.path) == ("/robots.txt", "/busy")
+    assert second.start - first.start >= 1.0
+
+
+def test_a_host_that_asks_for_hours_is_asked_once(server: FetchServer) -> None:
+    urls = [server.url("hours", path) for path in ("/far", "/good?1", "/good?2")]
+    rows = ask(urls, allow_private=server.allow("hours"))
+    assert [row["reason"] for row in rows] == ["fetch_rate_limited"] * 3
+    assert [row["attempts"] for row in rows] == [1, 0, 0]
+    assert [seen.path for seen in server.log.of("hours")] == ["/robots.txt", "/far"]
+
+
+def test_a_host_that_never_answers_is_left_alone(server: FetchServer) -> None:
+    urls = [server.url("dead", f"/close/{i}") for i in range(40)]
+    rows = ask(urls, retries=0, allow_private=server.allow("dead"))
+    assert {row["reason"] for row in rows} == {"fetch_connect"}
+    assert sum(row["attempts"] for row in rows) == 10
+    assert len(server.log.of("dead")) == 11
+
+
+def test_one_success_in_between_is_enough_to_go_on(server: FetchServer) -> None:
+    paths = [f"/close/{i}" if i % 9 else f"/good?{i}" for i in range(40)]
+    rows = ask(
+        [server.url("flaky", path) for path in paths],
+        retries=0,
+        allow_private=server.allow("flaky"),
+    )
+    assert sum(row["attempts"] for row in rows) == 40
+
+
+def test_robots_txt_is_asked_for_once_a_day(server: FetchServer) -> None:
+    for i in range(2):
+        ask([server.url("often", f"/good?{i}")], allow_private=server.allow("often"))
+    assert [seen.path for seen in server.log.of("often")] == ["/robots.txt", "/good?0", "/good?1"]
+
+
+def test_connections_are_kept_for_the_next_url(server: FetchServer) -> None:
+    paths = ["/good?1", "/s404", "/good?2", "/hops/1", "/good?3"]
+    ask([server.url("kept", path) for path in paths], allow_private=server.allow("kept"))
+    assert len({seen.connection for seen in server.log.of("kept")}) == 1
+
+
+def test_leaving_early_ends_everything(server: FetchServer) -> None:
+    urls = [server.url("left", f"/good?{i}") for i in range(200)]
+    urls += [server.url("silent", "/silent")]
+    before = threading.active_count()
+    allowed = server.allow("left", "silent")
+    tables = fetch(table(urls), options(allow_private=allowed, timeout=60.0, deadline=60.0))
+    assert next(tables).num_rows > 0
+    start = time.monotonic()
+    tables.close()
+    assert time.monotonic() - start < 3.0
+    assert not [t for t in threading.enumerate() if t.name == "fetch"]
+    assert threading.active_count() <= before + 1
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        mine = [c for c in server.log.connections if c.host == "left"]
+        if all(c.closed < float("inf") for c in mine):
+            return
+        time.sleep(0.02)
+    raise AssertionError("connections were left open")
