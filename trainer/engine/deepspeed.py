@@ -236,7 +236,7 @@ def _log_to(path: Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("DeepSpeed", "torch", "py.warnings"):
+    for name in ("DeepSpeed", "torch", "trainer", "py.warnings"):
         logger = logging.getLogger(name)
         for old in logger.handlers:
             if isinstance(old, logging.FileHandler):

@@ -107,7 +107,7 @@ def record(config: RunConfig, *, ranks: int, parameters: int, digest: str) -> No
         "environment": environment(),
         "ranks": ranks,
         "parameters": parameters,
-        "data": {"location": config.data.get("dataset"), "digest": digest},
+        "data": {"location": config.data.get("path"), "digest": digest},
         "seed": config.seed,
     }
     temporary = path.with_suffix(".json.new")

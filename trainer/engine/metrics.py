@@ -79,6 +79,38 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(tail_start + tail.rfind(b"\n") + 1)
 
 
+class Clock:
+    """Rates since they were last read. Time in checkpoints does not count."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._begun = self._mark = time.perf_counter()
+        self._steps, self._wall, self._inside = 0, 0.0, 0.0
+
+    def step(self, inside: float) -> None:
+        """Count a step, of which `inside` seconds went to forward, backward and optimizer."""
+        now = time.perf_counter()
+        self._steps += 1
+        self._wall += now - self._mark
+        self._inside += inside
+        self._mark = now
+
+    def pause(self) -> None:
+        """Leave out the time since the last step."""
+        self._mark = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """Return samples/s, milliseconds a step outside forward, backward and optimizer step, and
+        seconds since the loop began."""
+        values = {
+            "samples_per_s": self._steps * self._batch / max(self._wall, 1e-9),
+            "host_ms": 1e3 * (self._wall - self._inside) / self._steps,
+            "seconds": time.perf_counter() - self._begun,
+        }
+        self._steps, self._wall, self._inside = 0, 0.0, 0.0
+        return values
+
+
 class Progress:
     """Where the run is: one rewritten line on a terminal, a line every ten seconds elsewhere."""
 

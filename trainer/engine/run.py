@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from schemas.errors import CheckFailed, HeadraceError, IntegrityError, JobError
+from schemas.errors import CheckFailed, IntegrityError
 from schemas.storage import Storage, storage
 from trainer.config import RunConfig, part
 from trainer.engine import deepspeed, directory
 from trainer.engine.feed import Feed, feed
-from trainer.engine.metrics import Metrics, Progress, duration
+from trainer.engine.metrics import Clock, Metrics, Progress, duration
 from trainer.engine.schedule import learning_rate
 from trainer.engine.signals import Signals, exit_code
 from trainer.engine.sizes import Sizes, sizes
 from trainer.engine.step import NotFinite, Outcome, Stepper
+from trainer.engine.together import agreed, everyone, loss_of_peer
 from trainer.protocols import Batch, Parts, Place, Source
-
-T = TypeVar("T")
 
 
 def train(config: RunConfig, place: Place) -> int:
@@ -37,6 +37,8 @@ def train(config: RunConfig, place: Place) -> int:
     for a loss that is not finite, JobError for the end of another rank.
     """
     output = directory.output_of(config)
+    if config.evaluate:
+        _evaluation(config)
     deepspeed.join(place)
     try:
         agreed(place, lambda: directory.check(config))
@@ -58,14 +60,37 @@ def train(config: RunConfig, place: Place) -> int:
     except Exception as error:
         if place.ranks == 1:
             deepspeed.leave()
-        elif _is_loss_of_peer(error):
-            raise JobError(
-                f"rank {place.rank}: the connection to another rank was lost ({_line(error)}); "
-                f"{output / 'logs'} has its last words, and the same command continues"
-            ) from None
+        elif lost := loss_of_peer(error, place, output / "logs"):
+            raise lost from None
         raise
     deepspeed.leave()
+    if not code and config.evaluate and place.rank == 0:
+        evaluate(config, output, anew=start < of.steps)
     return code
+
+
+def evaluate(config: RunConfig, output: Path, *, anew: bool) -> None:
+    """Score the run's last checkpoint as ``evaluate:`` of its settings says, into OUTPUT/eval/.
+
+    ``anew``: also if there is a result already.
+    """
+    from trainer.evaluation import loading, registry
+
+    name, settings = _evaluation(config)
+    if anew or not (output / "eval" / f"{name}.json").exists():
+        result = registry.evaluate(loading.load(str(output)), name, settings)
+        registry.write(result, str(output))
+        tell(registry.table(result))
+
+
+def _evaluation(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """Name and settings of ``evaluate:``. UsageError if there is no such evaluation or setting."""
+    from trainer.evaluation import registry
+
+    settings = dict(config.evaluate or {})
+    name = str(settings.pop("name", None))
+    registry.named(name, settings)
+    return name, settings
 
 
 def build(config: RunConfig, place: Place) -> Parts:
@@ -93,6 +118,7 @@ class _Run:
     parts: Parts
     of: Sizes
     engine: Any
+    _ends: list[int] = field(default_factory=lambda: [0])
 
     @property
     def source(self) -> Source:
@@ -141,7 +167,7 @@ class _Run:
         if metrics:
             metrics.event("continued" if start else "started", start, ranks=self.place.ranks)
         progress = Progress(of.steps, start, of.batch)
-        clock = _Clock(of.batch)
+        clock = Clock(of.batch)
         begun = time.monotonic()
         code = 0
         with Signals() as signals, contextlib.closing(self._feed(start)) as feeds:
@@ -160,6 +186,7 @@ class _Run:
                 every = config.checkpoint.every
                 if done == of.steps or code or (every and done % every == 0):
                     self.save(done)
+                    self.tell_replaced(done, metrics)
                     if metrics:
                         metrics.event("saved", done, checkpoint=f"step-{done:08}")
                     clock.pause()
@@ -179,6 +206,16 @@ class _Run:
         if metrics and not code and start < of.steps:
             metrics.event("finished", of.steps)
         return code
+
+    def tell_replaced(self, step: int, metrics: Metrics | None) -> None:
+        """Write down which samples of all ranks a source replaced, if it is one that does."""
+        replaced = getattr(self.source, "replaced", None)
+        if replaced is None:
+            return
+        found = everyone(self.place, replaced())
+        if metrics is not None:
+            for one in (one for rank in found for one in rank):
+                metrics.event("replaced", step, **one)
 
     def _feed(self, start: int) -> Generator[Feed]:
         pinned = _pin if self.place.device != "cpu" else None
@@ -206,10 +243,10 @@ class _Run:
             path = self.output / f"not-finite-step-{part_.step:08}.json"
             found = {"step": part_.step, "fault": str(error), "positions": positions.tolist()}
             if self.place.rank == 0:
-                text = json.dumps({**found, "places": places}, indent=2, default=_hex)
+                text = json.dumps({**found, "places": places}, indent=2)
                 path.write_text(text + "\n", encoding="utf-8")
             first = "; ".join(
-                f"{position} ({', '.join(f'{k} {_hex(v)}' for k, v in place.items())})"
+                f"{position} ({', '.join(f'{k} {v}' for k, v in place['ids'].items())})"
                 for position, place in zip(positions[:3].tolist(), places, strict=False)
             )
             raise CheckFailed(
@@ -221,76 +258,27 @@ class _Run:
 
     def _values(self, part_: Feed, outcome: Outcome, lr: float) -> dict[str, Any]:
         norm = outcome.grad_norm
-        last = part_.positions[-1][-1:]
+        seen = (part_.step + 1) * self.of.batch
         return {
-            "samples": (part_.step + 1) * self.of.batch,
-            "epoch": self.source.places(last)[0]["epoch"],
+            "samples": seen,
+            "epoch": self._epochs(seen),
             "loss": outcome.loss,
             **outcome.components,
             "lr": lr,
             "grad_norm": None if norm is None else float(norm),
         }
 
+    def _epochs(self, seen: int) -> float:
+        """Epochs that so many samples are, 1.25 for one and a quarter."""
+        ends = self._ends
+        while ends[-1] < seen:
+            ends.append(self.source.samples(len(ends)))
+        epoch = bisect.bisect_left(ends, seen) - 1
+        return epoch + (seen - ends[epoch]) / (ends[epoch + 1] - ends[epoch])
+
 
 _NAMED = 1000
 """Samples of a loss that is not finite whose places are written down."""
-
-
-class _Clock:
-    """Rates since they were last read. Time in checkpoints does not count."""
-
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._begun = self._mark = time.perf_counter()
-        self._steps, self._wall, self._inside = 0, 0.0, 0.0
-
-    def step(self, inside: float) -> None:
-        now = time.perf_counter()
-        self._steps += 1
-        self._wall += now - self._mark
-        self._inside += inside
-        self._mark = now
-
-    def pause(self) -> None:
-        self._mark = time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        values = {
-            "samples_per_s": self._steps * self._batch / max(self._wall, 1e-9),
-            "host_ms": 1e3 * (self._wall - self._inside) / self._steps,
-            "seconds": time.perf_counter() - self._begun,
-        }
-        self._steps, self._wall, self._inside = 0, 0.0, 0.0
-        return values
-
-
-def agreed(place: Place, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0; every rank returns its result, or raises its HeadraceError."""
-    result: list[Any] = [None]
-    if place.rank == 0:
-        try:
-            result = [work()]
-        except HeadraceError as error:
-            result = [error]
-    if place.ranks > 1:
-        import torch.distributed
-
-        torch.distributed.broadcast_object_list(result, src=0)
-    if isinstance(result[0], HeadraceError):
-        raise result[0]
-    value: T = result[0]
-    return value
-
-
-def everyone(place: Place, value: T) -> list[T]:
-    """Return the value of every rank, in their order."""
-    if place.ranks == 1:
-        return [value]
-    import torch.distributed
-
-    values: list[Any] = [None] * place.ranks
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def tell(lines: list[str]) -> None:
@@ -300,18 +288,3 @@ def tell(lines: list[str]) -> None:
 
 def _pin(batch: Batch) -> Batch:
     return {name: tensor.pin_memory() for name, tensor in batch.items()}
-
-
-def _hex(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
-
-
-def _is_loss_of_peer(error: Exception) -> bool:
-    import torch.distributed as dist
-
-    lost = isinstance(error, dist.DistNetworkError | dist.DistBackendError | dist.DistStoreError)
-    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,29 @@ from trainer.config import RunConfig
 from trainer.protocols import Batch, Parts, Positions
 
 EPOCH = 100
+SUFFIX = "digest"
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    bad: int | None = None
+    bad: int | None = None  # the position of a sample that is not a number
+    stop_at: int | None = None  # the position whose reading brings a signal, the first time
+    signal: int = 15
     dataset: str = "tiny"
 
 
 class TinySource:
     def __init__(self, settings: Settings) -> None:
-        self.digest = f"{settings.dataset}-digest"
+        self.digest = f"{settings.dataset}-{SUFFIX}"
+        self._settings = settings
         self._bad = settings.bad
 
     def samples(self, epochs: float) -> int:
         return int(EPOCH * epochs)
 
     def batch(self, positions: Positions) -> Batch:
+        if self._settings.stop_at in positions:
+            signal.raise_signal(self._settings.signal)
         rows = [self._sample(int(k)) for k in positions]
         return {
             "image": torch.from_numpy(np.stack([image for image, _ in rows])),
@@ -37,7 +44,7 @@ class TinySource:
         }
 
     def places(self, positions: Positions) -> list[dict[str, Any]]:
-        return [{"epoch": int(k) // EPOCH, "pair_id": int(k).to_bytes(4, "big")} for k in positions]
+        return [{"epoch": int(k) // EPOCH, "ids": {"pair_id": f"{k:04x}"}} for k in positions]
 
     def _sample(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         random = np.random.default_rng(k)
