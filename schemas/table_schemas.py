@@ -192,7 +192,7 @@ FETCHED = declare(
     sort_by=("unit", "image_id"),
     unit="image",
     id_column="image_id",
-    nullable=("phash",),
+    nullable=("image", "phash"),  # `datasets` takes a column for pictures only if it is nullable
     doc="Pictures as fetched and resized; sha256 and phash are those of the bytes that the server "
     "sent, sizes are in pixels. Refused URLs are in the dead letters, each with its reason.",
 )

@@ -36,6 +36,20 @@ def t_to_p(counts: Counts, t: int) -> float:
     return int(counts[counts < t].sum()) / total
 
 
+def tail_before(before: LanguageCounts, after: LanguageCounts, t: int) -> float:
+    """Return the share of the matches before a loss that fell on what is the tail after it.
+
+    The tail after it are the entries with fewer than ``t`` matches, those without any included;
+    where nothing but chance decides what is lost, ``t_to_p(after.counts, t)`` is about the same.
+    Raises ValueError if there was no match at all.
+    """
+    if before.matches == 0:
+        raise ValueError("no entry had a match, so no share of matches exists")
+    heads = after.entries[after.counts >= t]
+    in_tail = ~np.isin(before.entries, heads)
+    return int(before.counts[in_tail].sum()) / before.matches
+
+
 def p_to_t(counts: Counts, size: int, p: float) -> int:
     """Return the threshold whose cumulative share of matches is nearest to ``p``, at least 1.
 

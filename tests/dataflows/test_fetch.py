@@ -227,7 +227,8 @@ def test_other_readers_decode_the_pictures(server: PictureServer, tmp_path: Path
     urls = [server.url(1, f"ok/{n}") for n in range(3)]
     output = tmp_path / "out"
     assert main(words(ingested(urls, tmp_path), output, server, "resize=no")) == 0
-    data = datasets.load_dataset(str(output / "fetched"), split="train", streaming=True)
+    cache = str(tmp_path / "cache")
+    data = datasets.load_dataset(str(output / "fetched"), split="train", cache_dir=cache)
     by_url = {row["url"]: row for row in data}
     for url in urls:
         assert by_url[url]["image"].size == (64, 48)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from curation.metaclip2.balance import balance_tables, metadata_sizes
 from curation.metaclip2.counts import LanguageCounts, of_tables
 from curation.metaclip2.probabilities import Probabilities
-from curation.metaclip2.thresholds import Thresholds, find_thresholds
+from curation.metaclip2.thresholds import Thresholds, find_thresholds, tail_before
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.metaclip2.automata import fingerprint, union_metadata
 from dataflows.transforms.results import UnitResult
@@ -38,6 +38,7 @@ class _Balance:
     metadata: str
     matched: int | None  # matches that the counts must add up to; None when only valid ones count
     config: Mapping[str, Any]
+    before: str | None = None  # the counts of all matches; None when `counts` are those
 
     def metadata_tables(self) -> Iterator[pa.Table]:
         """The lists that were matched: as they are, or their union without isolation."""
@@ -70,8 +71,27 @@ class _Balance:
             ledger.add("entry", "created", "derived", table.num_rows)
             yield Outcome(table, ledger)
         shown = {"mode": self.config["mode"], "isolation": self.config["isolation"]}
-        empty = Outcome(table.slice(0, 0), Ledger(), stats={**found.to_stats(), **shown})
-        yield empty
+        stats = {**found.to_stats(), **shown}
+        for key, losses in self._losses(counts, found):
+            stats["languages"][key]["fetching"] = losses
+        yield Outcome(table.slice(0, 0), Ledger(), stats=stats)
+
+    def _losses(
+        self, counts: dict[str, LanguageCounts], found: Thresholds
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What only valid images leave of each language: its matches, and the mass of its tail."""
+        if self.before is None:
+            return
+        before = of_tables(open_dataset(self.before).tables())
+        for key, language in found.languages.items():
+            share = tail_before(before[key], counts[key], language.t)
+            yield (
+                key,
+                {
+                    "before": {"matches": before[key].matches, "tail": share},
+                    "after": {"matches": language.matches, "tail": language.tail},
+                },
+            )
 
 
 class _Run(beam.DoFn):
@@ -129,10 +149,12 @@ def balance(context: JobContext, sink: Sink) -> _BalanceJob:
             f"balance: the counts were made with metadata of fingerprint {counted}, these automata have "
             f"{now}: entry numbers would mean other concepts. Run the recipe again from `matches`"
         )
+    before = context.inputs.get("counts_before")
     step = _Balance(
         context.inputs["counts"].storage.url,
         context.inputs["metadata"].storage.url,
         _matches_counted(context),
         dict(context.config),
+        before.storage.url if before is not None else None,
     )
     return _BalanceJob(step, sink)

@@ -48,5 +48,7 @@ def generated(context: JobContext, sink: Sink) -> RunUnits:
     pool = dict(context.config["pool"])
     seed = context.stage.seed
     assert seed is not None
-    shape = {name: pool[name] for name in ("zipf", "skew", "noise", "duplicates", "split")}
+    shape = {
+        name: pool[name] for name in ("zipf", "skew", "noise", "duplicates", "split", "concepts")
+    }
     return RunUnits(_Ranges(pool), _Generate(seed, PoolConfig(**shape)), sink)

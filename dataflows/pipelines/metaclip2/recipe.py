@@ -40,6 +40,7 @@ class PoolConfig(BaseModel):
     skew: float = Field(1.0, ge=0, le=10, description="how much languages differ in concepts")
     noise: float = Field(1.0, ge=0, le=2, description="factor on the shares of noisy texts")
     duplicates: float = Field(0.03, ge=0, le=0.5, description="share of images shown again")
+    concepts: int = Field(0, ge=0, description="how many concepts occur (0: all of the stamps')")
     image_size: int = Field(96, ge=16, le=512, description="pixels a side of a rendering")
 
 
@@ -195,8 +196,13 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
         from curation.pool import stamps
 
         pictures |= {"image_size": config.pool.image_size, "stamps": stamps.load().digest}
-    stages = [
-        Stage("counts", "counts", matches, {}, f"{_JOBS}.counts:counts"),
+    all_counts: tuple[str, ...] = ("counts",)
+    stages = [Stage("counts", "counts", matches, {}, f"{_JOBS}.counts:counts")]
+    if config.valid is not None:
+        # For the report: what the tail was before images were lost.
+        all_counts = ("counts", "counts_before")
+        stages.append(Stage("counts_before", "counts", ("matches",), {}, f"{_JOBS}.counts:counts"))
+    stages += [
         Stage(
             "sample",
             "sample",
@@ -207,7 +213,7 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
         Stage(
             "balance",
             "balance",
-            ("counts", "metadata", "automata", "matches"),
+            (*all_counts, "metadata", "automata", "matches"),
             {**rule, "mode": config.mode, "isolation": config.isolation},
             f"{_JOBS}.balance:balance",
             single=True,
