@@ -51,6 +51,7 @@ class PoolConfig:
         and broken texts; 0 leaves captions and descriptions only, 1 is web-like.
     duplicates: share of records that show an image seen before in the pool.
     split: which part to emit: "train", "test" or "all".
+    concepts: how many of the stamps' concepts occur, the same for every seed; 0: all.
     """
 
     zipf: float = 1.0
@@ -58,6 +59,7 @@ class PoolConfig:
     noise: float = 1.0
     duplicates: float = 0.03
     split: str = "all"
+    concepts: int = 0
 
     def __post_init__(self) -> None:
         limits = {"zipf": 4.0, "skew": 10.0, "noise": 5.0, "duplicates": 0.5}
@@ -65,6 +67,8 @@ class PoolConfig:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UsageError(f"pool.{name}={value} is not between 0 and {most}")
+        if self.concepts == 1 or self.concepts < 0:
+            raise UsageError(f"pool.concepts={self.concepts}: give 2 or more, or 0 for all")
         if self.split not in SPLITS:
             raise UsageError(
                 f"pool.split={self.split!r} is unknown; use one of {', '.join(SPLITS)}"

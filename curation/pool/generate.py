@@ -22,7 +22,7 @@ from curation.pool.config import LANGUAGE_SHARES, PoolConfig
 from curation.pool.scene import draws
 from curation.pool.stamps import StampSet
 from schemas.errors import UsageError
-from schemas.ids import image_ids_of_urls
+from schemas.ids import id128, image_ids_of_urls
 from schemas.table_schemas import RECORDS, TEXTS
 
 Ints = npt.NDArray[np.int64]
@@ -61,13 +61,14 @@ class _Plan:
         self.wording = wording.Wording(stamps, LANGUAGES)
         self.languages = np.cumsum(list(LANGUAGE_SHARES.values()))
         self.kinds = np.cumsum(wording.kind_shares(config.noise))
-        n = len(stamps.concepts)
+        self.chosen = chosen_concepts(stamps, config.concepts)
+        n = len(self.chosen)
         weights = 1.0 / np.arange(1, n + 1) ** config.zipf
         self.ranks = np.cumsum(weights) / weights.sum()
         self.ranking = _rankings(seed, n, config.skew)
         order = np.argsort(stamps.concept_of, kind="stable")
         self.members = order
-        self.count = np.bincount(stamps.concept_of, minlength=n)
+        self.count = np.bincount(stamps.concept_of, minlength=len(stamps.concepts))
         self.first = np.cumsum(self.count) - self.count
 
 
@@ -97,6 +98,20 @@ def generate(
         numbers, content, texts = numbers[wanted], content[wanted], texts[wanted]
     images = _images(seed, content, texts, plan)
     return _table(seed, numbers, images, plan, config)
+
+
+def chosen_concepts(stamps: StampSet, count: int) -> Ints:
+    """Numbers of the concepts that a pool of `count` concepts has, ascending: int64[count].
+
+    The first by a hash of their names, so a larger count only adds. 0 means all. Raises UsageError
+    for more concepts than the stamps have.
+    """
+    total = len(stamps.concepts)
+    if count > total:
+        raise UsageError(f"pool.concepts={count}: the stamps have {total} concepts")
+    names = [id128(b"concept", name.encode()) for name in stamps.concepts]
+    order = sorted(range(total), key=names.__getitem__)
+    return np.array(sorted(order[: count or total]), np.int64)
 
 
 @functools.lru_cache(maxsize=8)
@@ -133,8 +148,8 @@ def _images(seed: int, content: Ints, texts: Ints, plan: _Plan) -> _Images:
     language = _pick(plan.languages, draws(seed, content, _LANGUAGE))
     u = draws(seed, content, _CONCEPT)
     ranked = plan.ranking[language, _pick(plan.ranks, u)]
-    even = (u * len(plan.count)).astype(np.int64)
-    concept = np.where(test, even, ranked)
+    even = (u * len(plan.chosen)).astype(np.int64)
+    concept = plan.chosen[np.where(test, even, ranked)]
     within = (draws(seed, content, _STAMP) * plan.count[concept]).astype(np.int64)
     stamp = plan.members[plan.first[concept] + within]
     return _Images(content, texts, test, language, stamp, scene.colour_index(seed, content))

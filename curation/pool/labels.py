@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -56,7 +56,7 @@ def held_out_urls(seed: int, records: int, config: PoolConfig | None = None) -> 
     A pool with these as its evaluation set has no test image left.
     """
     base = config or PoolConfig()
-    wanted = PoolConfig(base.zipf, base.skew, base.noise, base.duplicates, "test")
+    wanted = replace(base, split="test")
     parts = [
         generate(seed, start, min(_CHUNK, records - start), wanted)["url"].combine_chunks()
         for start in range(0, records, _CHUNK)

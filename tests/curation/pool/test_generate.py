@@ -234,6 +234,7 @@ def test_ranges_are_checked(start: int, count: int, message: str) -> None:
         ({"zipf": -1.0}, "pool.zipf=-1.0 is not between 0 and 4.0"),
         ({"noise": 9.0}, "pool.noise=9.0 is not between 0 and 5.0"),
         ({"duplicates": float("nan")}, "pool.duplicates=nan"),
+        ({"concepts": 1}, "pool.concepts=1: give 2 or more, or 0 for all"),
         ({"split": "dev"}, "pool.split='dev' is unknown; use one of train, test, all"),
     ],
 )
@@ -249,6 +250,24 @@ def test_settings_are_checked(settings: dict, message: str) -> None:
 def test_other_urls_are_refused(url: str | None) -> None:
     with pytest.raises(InputError, match="is not an image of the generated pool; expected"):
         scene.parse(url)
+
+
+def test_fewer_concepts_are_the_same_for_every_seed_and_part() -> None:
+    def shown(seed: int, count: int, split: str) -> set[int]:
+        urls = generate(seed, 0, 8_000, PoolConfig(split=split, concepts=count))["url"].to_pylist()
+        return {label_of(url) for url in urls}
+
+    few = shown(1, 12, "all")
+    assert len(few) == 12
+    assert few == shown(2, 12, "train") == shown(3, 12, "test")
+    assert few < shown(1, 20, "all")
+    every = len(load().concepts)
+    settings = {"split": "all", "zipf": 0.5}
+    assert generate(1, 0, 500, PoolConfig(**settings, concepts=every)).equals(
+        generate(1, 0, 500, PoolConfig(**settings))
+    )
+    with pytest.raises(UsageError, match=f"the stamps have {every} concepts"):
+        generate(1, 0, 5, PoolConfig(concepts=every + 1))
 
 
 def test_an_empty_range_is_an_empty_table() -> None:
