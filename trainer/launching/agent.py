@@ -27,8 +27,8 @@ from trainer.launching.supervisor import Failure, Share, Supervisor
 MARK = b"\x1e"
 """Stands before an answer, which ends with the line."""
 
-SEEN_SECONDS = 10.0
-"""How long a file written on another host may take to be seen: NFS keeps what it knows that long."""
+SEEN_SECONDS = 5.0
+"""How long a file that another host has written may take to be seen on a shared file system."""
 
 _REACH_SECONDS = 5.0
 

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 
 from schemas.errors import UsageError
 
@@ -34,16 +35,26 @@ def host_environment(
 ) -> dict[str, str]:
     """Variables that all ranks of this host share. What the user has set is left alone.
 
-    OMP_NUM_THREADS: cores that this process may use, divided among its ranks; more threads than
-    cores make a CPU run several times slower. GLOO_SOCKET_IFNAME: the interface that leads to the
+    OMP_NUM_THREADS: cores that this process may use, divided among the host's ranks; more threads
+    than cores make a CPU run several times slower. GLOO_SOCKET_IFNAME: the interface that leads to the
     first rank's address; gloo otherwise takes what the host's own name resolves to, on many machines
     127.0.1.1, which other hosts cannot reach, or nothing.
     """
-    chosen = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // local_ranks))}
+    chosen = {"OMP_NUM_THREADS": str(max(1, cores() // local_ranks))}
     interface = interface_of(local_address_to(master))
     if interface is not None:
         chosen["GLOO_SOCKET_IFNAME"] = interface
     return {name: value for name, value in chosen.items() if not given.get(name)}
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the quota of its container if there is one."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        limit, period = quota.read_text().split()
+        return found if limit == "max" else max(1, min(found, int(limit) // int(period)))
+    except (OSError, ValueError):
+        return found
 
 
 def interface_addresses() -> dict[str, str]:

@@ -209,8 +209,8 @@ def _told(failure: Failure, host: str, *, several: bool) -> JobError:
         error = JobError(f"{why} (rank {failure.rank}{at}, log {failure.log})")
         error.exit_code = failure.code
     else:
-        memory = ": out of memory?" if failure.code == -signal.SIGKILL else ""
-        said = f", which ends with {failure.last_line!r}" if failure.last_line else ""
+        memory = " (out of memory?)" if failure.code == -signal.SIGKILL else ""
+        said = f", which ends with {failure.last_line!r}" if failure.code >= 0 else ""
         error = JobError(
             f"rank {failure.rank}{at} {failure.how()}{memory}; its log is {failure.log}{said}; all"
             " other ranks were ended; the same command continues from the last checkpoint"

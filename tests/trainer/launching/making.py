@@ -1,0 +1,68 @@
+"""A small dataset and the words of a run of seconds on it, for the tests of launching."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from schemas.storage import storage
+from schemas.table_schemas import POOL
+from tests.schemas import samples
+
+TRAINER = (sys.executable, "-m", "trainer")
+
+
+def pairs(root: Path, rows: int = 256) -> Path:
+    """A committed dataset of pictures that the trainer renders, with texts."""
+    table = samples.pool(rows)
+    urls = [f"generated://pool/0/{i}/household/kettle" for i in range(rows)]
+    column = table.schema.get_field_index("url")
+    table = table.set_column(column, "url", pa.array(urls))
+    samples.committed(storage(root), POOL, table, target_bytes=20_000)
+    return root
+
+
+def words(data: Path, output: Path, steps: int, *more: str) -> list[str]:
+    """The settings of a tiny run."""
+    return [
+        "metaclip2-tiny",
+        f"data.path={data}",
+        "data.images=generated",
+        "data.render_size=32",
+        f"output={output}",
+        "model.image=32",
+        "model.context=12",
+        "tokenizer.vocabulary=300",
+        "batch.size=8",
+        "schedule.warmup=0",
+        f"length.steps={steps}",
+        "log_every=1",
+        *more,
+    ]
+
+
+def wait_for(
+    condition: Callable[[], object], seconds: float, process: subprocess.Popen[str]
+) -> None:
+    """Wait until the condition holds; an error if the process ends or the time is up before."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with {process.returncode}: {process.communicate()[0]}")
+        if time.monotonic() > until:
+            process.send_signal(signal.SIGTERM)
+            raise TimeoutError(f"nothing for {seconds} s: {process.communicate()[0]}")
+        time.sleep(0.05)
+
+
+def start(command: Sequence[str], **kwargs: object) -> subprocess.Popen[str]:
+    """A process whose output is collected, both streams as one."""
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
+    )  # type: ignore[call-overload, no-any-return]

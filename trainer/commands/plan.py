@@ -1,0 +1,61 @@
+"""`trainer plan RECIPE`: what a run will be, without starting it and without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from schemas.errors import UsageError
+
+HELP = "show a run's batch, memory, time and refusals without starting it; alone, the recipes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="which recipe")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the recipe")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, under the words")
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="processes of the run (default 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; exit code 0, or 2 if the run would be refused."""
+    from trainer.config import load, recipes
+
+    if args.recipe is None:
+        for name, about in recipes().items():
+            print(f"{name:<20} {about}")
+        return 0
+    if args.ranks < 1:
+        raise UsageError(f"--ranks {args.ranks}: give 1 or more")
+    if not args.settings and args.config is None and args.recipe in recipes():
+        for line in _about(args.recipe):
+            print(line)
+        return 0
+    config = load(args.recipe, args.settings, args.config)
+    from trainer.launching.plan import lines, plan
+
+    found = plan(config, args.ranks)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for line in lines(config, found):
+            print(line)
+    return UsageError.exit_code if found["refused"] else 0
+
+
+def _about(recipe: str) -> list[str]:
+    """The recipe's file, and the settings that every recipe has."""
+    from importlib.resources import files
+
+    from trainer.config import RunConfig
+
+    text = files("trainer.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
+    settings = []
+    for name, field in RunConfig.model_fields.items():
+        if field.description:
+            settings.append(f"  {name:<12} {field.description}")
+    return [text.rstrip(), "", "Settings of every recipe, beside those above:", *settings]
