@@ -158,7 +158,7 @@ def _jpeg_size(data: bytes | memoryview, limits: Limits) -> tuple[int, int] | No
         return None
     try:
         height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, KeyError):  # KeyError: cut before its colours are stated
         return None
     _check_pixels(width, height, limits)
     return width, height
