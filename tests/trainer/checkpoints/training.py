@@ -7,6 +7,7 @@ functions, and forward weights by hooks during a forward pass: independently of 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -167,7 +168,8 @@ def forward_shas(engine: Any, place: Any) -> dict[str, str]:
 
 
 def held(engine: Any, place: Any) -> dict[str, dict[str, Any]]:
-    """{parameter: {forward, masters, moments: SHA-256; step}} by DeepSpeed's own functions."""
+    """SHA-256 of what is held of each parameter, and the optimizer's steps, by DeepSpeed's own
+    functions. These turn -0.0 into 0.0, so that is done to all masters and moments."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     forward = forward_shas(engine, place)
@@ -183,16 +185,16 @@ def held(engine: Any, place: Any) -> dict[str, dict[str, Any]]:
         for low, high in zip(groups, engine.optimizer.fp32_groups, strict=True):
             masters |= {id(a): b for a, b in zip(low, high, strict=True)}
     steps = {float(state["step"]) for state in base.state.values() if "step" in state}
-    kinds = {k for state in base.state.values() for k, v in state.items() if k != "step"}
+    kinds = sorted({k for state in base.state.values() for k in state} - {"step"})
     for name, value in engine.module.named_parameters():
         found[name] = {"forward": forward[name]}
         if not value.requires_grad:
             continue
         if engine.zero_optimization_stage() == 0:
             master = masters.get(id(value), value)
-            found[name]["masters"] = _sha(master)
+            found[name]["masters"] = _sha(master + 0.0)
             for kind in kinds:
-                found[name][kind] = _sha(base.state[master][kind])
+                found[name][kind] = _sha(base.state[master][kind] + 0.0)
         else:
             found[name]["masters"] = _sha(safe_get_full_fp32_param(value) + 0.0)
             for kind in kinds:
@@ -200,13 +202,23 @@ def held(engine: Any, place: Any) -> dict[str, dict[str, Any]]:
     return {"tensors": found, "steps": sorted(steps)}
 
 
+def weights_of(engine: Any) -> dict[str, list[float]]:
+    """All weights that the forward uses, as numbers."""
+    from deepspeed.runtime.zero import GatheredParameters
+
+    with GatheredParameters(list(engine.module.parameters())):
+        return {n: p.detach().view(-1).tolist() for n, p in engine.module.named_parameters()}
+
+
 def _do(one: dict[str, Any], place: Any) -> dict[str, Any]:
+    import torch
     import torch.distributed as dist
 
     from schemas.errors import HeadraceError
     from schemas.storage import storage
     from trainer.engine import checkpoint
 
+    linear = torch.nn.functional.linear
     engine = _engine(one, place)
     result: dict[str, Any] = {"losses": [], "zero": one["zero"]}
     first = 0
@@ -216,26 +228,37 @@ def _do(one: dict[str, Any], place: Any) -> dict[str, Any]:
         if restore := one.get("restore"):
             _break(one.get("break"))
             folder = storage(restore[0])
-            facts = checkpoint.restore(folder, restore[1] or checkpoint.latest(folder), engine)
-            result["facts"], first = facts, facts["step"]
-            result["restored"] = held(engine, place)
-        for step in range(first, one["steps"]):
-            result["losses"].append(_step(engine, step, place))
-        if save := one.get("save"):
-            _break(one.get("break"))
-            facts = {"step": one["steps"], "position": one["steps"] * BATCH}
-            facts |= {"ranks": place.ranks, "zero": one["zero"]}
-            checkpoint.save(storage(save[0]), save[1], engine, facts)
-            if one.get("keep"):
-                checkpoint.prune(storage(save[0]), one["keep"])
+            name = restore[1] or checkpoint.latest(folder)
+            result["facts"] = checkpoint.restore(folder, name, engine)
+            result["restored"], first = held(engine, place), result["facts"]["step"]
+        for step in range(first, one["steps"] + 1):
+            if step == one.get("save_at", one["steps"]) and "save" in one:
+                _break(one.get("break"))
+                _save(engine, one, step, place)
+                result["saved"] = held(engine, place)
+            if step < one["steps"]:
+                result["losses"].append(_step(engine, step, place))
         result["held"] = held(engine, place)
+        result["weights"] = weights_of(engine)
     except HeadraceError as error:
         result["error"] = [type(error).__name__, str(error)]
     found: list[Any] = [None] * place.ranks
     dist.all_gather_object(found, result)
     result["every"] = found
     engine.destroy()
+    torch.nn.functional.linear = linear  # stage 3 leaves its own, which rounds otherwise in bf16
+    gc.freeze()  # DeepSpeed collects garbage at every start, through all of torch's modules
     return result
+
+
+def _save(engine: Any, one: dict[str, Any], step: int, place: Any) -> None:
+    from schemas.storage import storage
+    from trainer.engine import checkpoint
+
+    facts = {"step": step, "position": step * BATCH, "ranks": place.ranks, "zero": one["zero"]}
+    checkpoint.save(storage(one["save"][0]), one["save"][1], engine, facts)
+    if one.get("keep"):
+        checkpoint.prune(storage(one["save"][0]), one["keep"])
 
 
 def _break(what: str | None) -> None:
