@@ -64,6 +64,8 @@ def resolved(config: RunConfig, of: Sizes) -> dict[str, Any]:
     for name, value in given.items():
         if name.split(".")[0] in _OURS:
             raise UsageError(f"deepspeed.{name}={value}: give {_OURS[name.split('.')[0]]} instead")
+        if any(known.startswith(f"{name}.") for known in ours):
+            raise UsageError(f"deepspeed.{name}={value}: a group of settings, not a value")
         if name in ours and ours[name][0] != value:
             raise UsageError(
                 f"deepspeed.{name}={value} contradicts {ours[name][1]}, which makes it "
@@ -180,9 +182,9 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
 
     output = _log_to(log) if log is not None else sys.stderr
     if place.device == "cpu":
-        # Its all-reduce through shared memory is compiled with g++ at the first start, and gains
-        # nothing for the sizes that one trains on a CPU.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Its all-reduce through shared memory would be compiled with g++ at the first start, and
+        # to ask whether it can be runs compilers, too. Set, it is neither probed nor built.
+        vars(deepspeed.ops)["__compatible_ops__"] = {"deepspeed_shm_comm": False}
     deepspeed.init_distributed(dist_backend="gloo" if place.device == "cpu" else "nccl")
     _broadcast(model, place)
     with _scalars_allowed(model, config.zero), redirect_stdout(output):

@@ -1,0 +1,151 @@
+"""Sizes, schedule, DeepSpeed's configuration and parameter groups follow from a run's settings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from schemas.errors import UsageError
+from tests.trainer.engine import tiny, tiny_model, tiny_source
+from trainer.config import Schedule
+from trainer.engine.deepspeed import parameter_groups, resolved
+from trainer.engine.schedule import learning_rate
+from trainer.engine.sizes import sizes
+
+
+def config_of(**changes: Any) -> Any:
+    return tiny.run_config("unused", **changes)
+
+
+def test_everything_is_derived_from_the_global_batch() -> None:
+    of = sizes(config_of(batch={"size": 96, "micro": 8}, length={"samples": 1000}), 4)
+    assert (of.per_rank, of.micro, of.micro_batches, of.steps) == (24, 8, 3, 10)
+    assert sizes(config_of(batch={"size": 96, "micro": 500}), 4).micro == 24
+    table = "\n".join(of.table())
+    for number in ("96", "24", "10", "960"):
+        assert f" {number}  " in table
+
+
+def test_a_length_in_epochs_is_rounded_down_to_whole_steps() -> None:
+    source = tiny_source.TinySource(tiny_source.Settings())
+    assert sizes(config_of(length={"epochs": 2.5}), 1, source).steps == 250 // 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "said"),
+    [
+        ({"batch": {"size": 250}}, 4, "batch.size=250 does not split evenly over 4 ranks: give 248 or 252"),
+        ({"batch": {"size": 3}}, 4, "batch.size=3 does not split evenly over 4 ranks: give 4"),
+        ({"batch": {"size": 96, "micro": 5}}, 4, "divide the 24 samples of a rank .* batch.micro=4 or 6"),
+        ({"batch": {"size": 96}, "length": {"samples": 95}}, 1, "length.samples=95 is less than one"),
+        ({"batch": {"size": 101}, "length": {"epochs": 1}}, 1, r"epochs=1 \(100 samples\) .*size=100 at"),
+        ({"schedule": {"warmup": 6}}, 1, "schedule.warmup=6 is more than the 5 steps"),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_refused_with_those_that_do(
+    changes: dict[str, Any], ranks: int, said: str
+) -> None:
+    source = tiny_source.TinySource(tiny_source.Settings())
+    with pytest.raises(UsageError, match=said):
+        sizes(config_of(**changes), ranks, source)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_the_learning_rate_is_that_of_torchs_schedulers(name: Any) -> None:
+    steps, warmup, peak, final = 40, 8, 0.3, 0.1
+    schedule = Schedule(name=name, warmup=warmup, final=final)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], peak)
+    lr = torch.optim.lr_scheduler
+    left = steps - warmup
+    after: Any = {
+        "cosine": lambda: lr.CosineAnnealingLR(optimizer, left, eta_min=peak * final),
+        "linear": lambda: lr.LinearLR(optimizer, 1.0, final, left),
+        "constant": lambda: lr.ConstantLR(optimizer, 1.0),
+    }[name]
+    for step in range(warmup):
+        assert learning_rate(schedule, peak, step, steps) == pytest.approx(
+            peak * (step + 1) / warmup
+        )
+    scheduler = after()
+    for step in range(warmup, steps):
+        assert learning_rate(schedule, peak, step, steps) == pytest.approx(
+            optimizer.param_groups[0]["lr"], rel=1e-6
+        )
+        optimizer.step()
+        scheduler.step()
+
+
+def test_the_warm_up_may_be_the_whole_run() -> None:
+    schedule = Schedule(warmup=5)
+    assert learning_rate(schedule, 1.0, 4, 5) == 1.0
+    assert math.isfinite(learning_rate(schedule, 1.0, 5, 5))
+
+
+def test_deepspeed_gets_what_follows_from_the_settings() -> None:
+    config = config_of(
+        batch={"size": 96, "micro": 8},
+        zero=2,
+        precision="bf16",
+        clip=1.5,
+        deepspeed={"zero_optimization": {"overlap_comm": False}, "wall_clock_breakdown": True},
+    )
+    got = resolved(config, sizes(config, 4))
+    assert got["train_batch_size"] == 96
+    assert got["train_micro_batch_size_per_gpu"] * got["gradient_accumulation_steps"] * 4 == 96
+    assert got["zero_optimization"] == {"stage": 2, "overlap_comm": False}
+    assert got["bf16"] == {"enabled": True}
+    assert got["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert got["gradient_clipping"] == 1.5
+    assert got["wall_clock_breakdown"] is True
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"train_batch_size": 64}, "deepspeed.train_batch_size=64 contradicts batch.size=16"),
+        (
+            {"zero_optimization": {"stage": 3}},
+            "deepspeed.zero_optimization.stage=3 contradicts zero=1",
+        ),
+        ({"bf16": {"enabled": True}}, "deepspeed.bf16.enabled=True contradicts precision=fp32"),
+        ({"gradient_clipping": 2}, "deepspeed.gradient_clipping=2 contradicts clip=None"),
+        ({"optimizer": {"type": "Adam"}}, "deepspeed.optimizer.type=Adam: give optimizer.name"),
+        ({"fp16": {"enabled": True}}, "deepspeed.fp16.enabled=True: give precision="),
+        ({"zero_optimization": 3}, "deepspeed.zero_optimization=3: a group of settings"),
+    ],
+)
+def test_a_block_that_contradicts_the_settings_is_refused(block: dict[str, Any], said: str) -> None:
+    config = config_of(zero=1, deepspeed=block)
+    with pytest.raises(UsageError, match=said):
+        resolved(config, sizes(config, 1))
+    same = config_of(zero=1, deepspeed={"train_batch_size": 16, "bf16": {"enabled": False}})
+    assert resolved(same, sizes(same, 1))["train_batch_size"] == 16
+
+
+def test_gradients_are_not_added_in_bf16() -> None:
+    config = config_of(precision="bf16", batch={"size": 16, "micro": 4})
+    with pytest.raises(UsageError, match="zero=1"):
+        resolved(config, sizes(config, 1))
+    assert resolved(config.model_copy(update={"zero": 1}), sizes(config, 1))
+
+
+def test_decay_spares_vectors_norms_biases_and_what_the_model_names() -> None:
+    model = tiny_model.TwoTowers(24, 0.0)
+    model.norm2d = torch.nn.LayerNorm((2, 3))
+    model.image[0].bias.requires_grad_(False)
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, spared = parameter_groups(model, 0.2)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.2, 0.0)
+    assert {names[id(p)] for p in decayed["params"]} == {
+        "image.0.weight", "image.4.weight", "text.1.weight",
+    }  # fmt: skip
+    assert {names[id(p)] for p in spared["params"]} == {
+        "image.3.weight", "image.3.bias", "image.4.bias", "words.weight", "logit_scale",
+        "norm2d.weight", "norm2d.bias",
+    }  # fmt: skip
+    model.no_decay = lambda: {"wordz.weight"}
+    with pytest.raises(ValueError, match=r"wordz\.weight"):
+        parameter_groups(model, 0.2)
