@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -16,11 +18,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
 
 from dataflows.engine.stage import JobContext, Stage
+from dataflows.pipelines.fetch.recipe import Config as FetchConfig
+from dataflows.pipelines.fetch.recipe import graph as fetch_graph
 from dataflows.pipelines.metaclip2.recipe import Config, graph
 from dataflows.transforms.coder import ArrowTableCoder
 from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import RecordResult
-from schemas.dataset import open_dataset
+from schemas.dataset import Dataset, open_dataset
 from schemas.storage import storage
 from tests import support
 
@@ -31,28 +35,46 @@ LIMIT = 10 * 2**20
 OF_BEAM = ("/Spread/", "Result/Merge", "Units/Impulse")
 
 
-def config_of(baseline: Path) -> Config:
+def config_of(baseline: Path, **more: Any) -> Config:
     metadata = open_dataset(baseline / "automata").manifest
     assert metadata.parents[0]["name"] == "metadata"
-    return Config(input="generated", output=str(baseline), p=0.06, buckets=3)
+    return Config(input="generated", output=str(baseline), p=0.06, buckets=3, **more)
 
 
 def stages(baseline: Path) -> tuple[Stage, ...]:
-    return tuple(s for s in graph(config_of(baseline)).stages if s.name != "metadata")
+    """Those of a run, those that fetching adds to one, and those of fetching."""
+    plain = graph(config_of(baseline)).stages
+    valid = graph(config_of(baseline, valid=str(baseline / "curated"), paired=True)).stages
+    names = {stage.name for stage in plain}
+    more = [s for s in valid if "valid" in s.inputs or s.name not in names]
+    pictures = FetchConfig(
+        input=str(baseline / "matched"), output=str(baseline), contact="curator@example.org"
+    )
+    found = (*plain, *more, *fetch_graph(pictures).stages)
+    return tuple(stage for stage in found if stage.name != "metadata")
+
+
+def dataset_of(name: str, baseline: Path, metadata: Path) -> Dataset:
+    """The input of that name, or one that does in its place where only the wiring is looked at."""
+    if name == "metadata":
+        return open_dataset(metadata)
+    if name == "valid":
+        found = open_dataset(baseline / "records")
+        manifest = replace(found.manifest, stats={"placed": 1})
+        return Dataset(found.storage, manifest)
+    stands_in = {"valid_images": "curated", "counts_before": "counts"}
+    stands_in |= {"urls-000": "matched", "units": "matched"}
+    return open_dataset(baseline / stands_in.get(name, name))
 
 
 def build(stage: Stage, baseline: Path, metadata: Path, pipeline: beam.Pipeline) -> None:
     output = storage(str(baseline))
-    places = {
-        name: storage(str(metadata)) if name == "metadata" else output.at(name)
-        for name in stage.inputs
-    }
     context = JobContext(
         stage,
         "key",
         output.at(stage.name),
         output.at(f"{stage.name}.dead_letters"),
-        {name: open_dataset(place) for name, place in places.items()},
+        {name: dataset_of(name, baseline, metadata) for name in stage.inputs},
     )
     sink = Sink(context.storage, context.dead_letters, stage.schema, "key")
     module, _, function = stage.job.partition(":")
@@ -89,7 +111,8 @@ def test_every_edge_of_ours_carries_bytes_or_tables_by_the_arrow_coder(
             b"ArrowTableCoder" in coder.spec.payload for coder in found.components.coders.values()
         )
         assert found.ByteSize() < LIMIT
-    assert tables >= 3  # pool, counts, sample: the check above has something to look at
+    # The check above has something to look at: pool, counts, sample, units, and pictures' ways.
+    assert tables >= 6
 
 
 def test_the_check_of_edges_notices_a_pickled_table() -> None:
