@@ -8,11 +8,14 @@ reached), :mod:`hosts` (rates and connections of each host), :mod:`robots`, :mod
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 
 import pyarrow as pa
 
 from curation.fetch.options import FetchOptions
 from curation.fetch.rows import FETCH_ROWS
+from schemas.errors import UsageError
 
 __all__ = ["FETCH_ROWS", "FetchOptions", "fetch", "host_of"]
 
@@ -28,6 +31,7 @@ def fetch(rows: pa.Table, options: FetchOptions, share: int = 1) -> Iterator[pa.
     Raises UsageError for a table without the two columns, JobError if the decoder process does
     not start. What single URLs cause never raises.
     """
+    _check_installed()
     from curation.fetch.run import run
 
     return run(rows, options, share)
@@ -38,6 +42,7 @@ def host_of(url: str | None) -> str:
 
     "" for what :func:`fetch` refuses as ``fetch_bad_url`` without asking any host.
     """
+    _check_installed()
     from curation.fetch.target import Target
     from curation.fetch.verdict import Refusal
 
@@ -45,3 +50,10 @@ def host_of(url: str | None) -> str:
         return Target.of(url).host
     except Refusal:
         return ""
+
+
+@cache
+def _check_installed() -> None:
+    missing = [name for name in ("httpx", "img2dataset", "protego") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"fetching needs {', '.join(missing)}: pip install 'headrace[fetch]'")

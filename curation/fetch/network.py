@@ -48,7 +48,7 @@ _GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 ]
-_LOOPBACK = [ipaddress.IPv4Address("127.0.0.1")]
+_LOOPBACK: list[Address] = [ipaddress.IPv4Address("127.0.0.1")]
 _TRIED = 3
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from schemas.errors import UsageError
+from schemas.redact import without_secrets
 
 RESIZE_MODES = ("border", "keep_ratio", "keep_ratio_largest", "center_crop", "no")
 ENCODE_FORMATS = ("jpg", "png", "webp")
@@ -71,10 +72,11 @@ class FetchOptions:
     allow_private: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (_EMAIL.fullmatch(self.contact) or _URL.fullmatch(self.contact)):
+        form = _URL if "://" in self.contact else _EMAIL
+        if not form.fullmatch(self.contact):
             raise UsageError(
-                f"contact={self.contact!r}: fetching needs an e-mail address or an http(s) URL at "
-                "which webmasters reach you; it is sent with every request"
+                f"contact={without_secrets(self.contact)!r}: fetching needs an e-mail address or an "
+                "http(s) URL at which webmasters reach you; it is sent with every request"
             )
         if not self.contact.isascii():
             raise UsageError(f"contact={self.contact!r}: a request header carries ASCII only")

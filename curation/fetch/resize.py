@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
 from curation.fetch.options import FetchOptions
 from curation.fetch.resize_child import SIZES
@@ -53,6 +55,12 @@ class Resizing(Decoder):
             str(options.encode_quality),
         )
         super().__init__(ImageLimits(options.max_bytes, options.max_pixels))
+
+    def check(self, images: pa.Array | Sequence[bytes | None]) -> Resized:
+        """Decode, resize and encode each image and say what was seen."""
+        found = super().check(images)
+        assert isinstance(found, Resized)
+        return found
 
     @staticmethod
     def _fill(result: Checked, i: int, values: tuple, rest: bytes) -> None:

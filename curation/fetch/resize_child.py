@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from curation import image_child
@@ -32,11 +33,19 @@ def plain_rgb(image: Image.Image) -> bytes:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    elif image.mode[0] in "IF":
+    elif image.mode[0] == "I":
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+    elif image.mode == "F":
         image = image.convert("L")
     out = io.BytesIO()
     image_child.oriented(image.convert("RGB"), turn).save(out, "BMP")
     return out.getvalue()
+
+
+def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
+    """Grey levels of integer pixels: the upper 8 of 16 bits, where there are more than 8."""
+    deep = mode != "I" or levels.max(initial=0) > 255
+    return np.clip(levels.astype(np.int64) >> (8 if deep else 0), 0, 255).astype(np.uint8)
 
 
 class Resize:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -57,7 +57,7 @@ class Downloads:
             else:
                 self._queues.setdefault(target.host, deque()).append((row, target, float(jitter)))
 
-    async def __aiter__(self):
+    async def __aiter__(self) -> AsyncIterator[Row]:
         client = Client(self._options, self._share, frozenset(self._queues))
         connections = max(1, self._options.connections // self._share)
         tasks = [
@@ -165,6 +165,7 @@ class _Run:
         self._downloads = Downloads(self._rows, self._options, self._share)
         self._ready: asyncio.Queue[Row | None] = asyncio.Queue()
         self._finished: list[Row] = []
+        self._size = 0
         async with asyncio.TaskGroup() as group:
             for resizer in shared_resizers(self._options):
                 group.create_task(self._decode(resizer))
@@ -200,8 +201,8 @@ class _Run:
 
     def _finish(self, row: Row) -> None:
         self._finished.append(row)
-        size = sum(len(row.image or b"") for row in self._finished)
-        if len(self._finished) >= _TABLE_ROWS or size > _TABLE_BYTES:
+        self._size += len(row.image or b"")
+        if len(self._finished) >= _TABLE_ROWS or self._size > _TABLE_BYTES:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -210,7 +211,7 @@ class _Run:
         # What is held is counted by what came; it is let go when the caller asks for more.
         size = sum(len(row.body) for row in self._finished)
         table = table_of(self._finished)
-        self._finished = []
+        self._finished, self._size = [], 0
         with self._changed:
             self._tables.append((table, size))
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Two modules of img2dataset, loaded without the package: importing it loads torch and trackers."""
+"""Two modules of img2dataset, loaded without the package, which brings torch and its own main."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def img2dataset(module: str) -> types.ModuleType:
             return importlib.import_module(f"img2dataset.{module}")
         spec = importlib.util.find_spec("img2dataset")
         if spec is None or spec.submodule_search_locations is None:
-            raise UsageError("fetching needs img2dataset: install headrace[fetch]")
+            raise UsageError("fetching needs img2dataset: pip install 'headrace[fetch]'")
         bare = types.ModuleType("img2dataset")
         bare.__path__ = list(spec.submodule_search_locations)
         sys.modules["img2dataset"] = bare
