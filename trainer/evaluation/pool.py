@@ -8,14 +8,17 @@ wordings that say the name and nothing else, in each language. Every class has e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation.pool import labels as pool_labels
-from curation.pool.generate import LANGUAGES
+from curation.pool import scene
+from curation.pool import stamps as stamp_files
+from curation.pool.config import PoolConfig
+from curation.pool.generate import LANGUAGES, chosen_concepts
 from curation.pool.labels import Concept
 from curation.pool.phrases import PHRASES
 from curation.pool.phrases_more import MORE_PHRASES
@@ -46,6 +49,7 @@ class Settings(BaseModel):
     size: int = Field(
         96, ge=SIZES[0], le=SIZES[1], description="side of a rendering, as in training"
     )
+    concepts: int = Field(0, ge=0, description="pool.concepts= of the pool (0: all): the classes")
     languages: list[str] | None = Field(
         None, description="languages of the prompts (default: all of the pool)"
     )
@@ -79,10 +83,10 @@ def evaluate(loaded: Loaded, settings: Settings) -> dict[str, Any]:
         raise UsageError(
             "classes=tail: give run=DATA_RUN too, whose English counts say what is tail"
         )
-    concepts = pool_labels.concepts()
+    concepts = _concepts(settings.concepts)
     names = [concept.names.get(ENGLISH, concept.name) for concept in concepts]
     counted = pool_counts.english_counts(settings.run) if settings.run else None
-    held = held_out(settings.seed, settings.images, len(concepts))
+    held = held_out(settings.seed, settings.images, concepts)
     _refuse_seen(held, settings)
     kept = _kept(counted, names, settings)
     images = loaded.image_features(
@@ -116,16 +120,25 @@ def check(result: dict[str, Any]) -> None:
         )
 
 
-def held_out(seed: int, images: int, classes: int) -> HeldOut:
+def _concepts(count: int) -> list[Concept]:
+    """The pool's concepts, numbered as the classes are."""
+    chosen = chosen_concepts(stamp_files.load(), count)
+    every = pool_labels.concepts()
+    return [replace(every[number], number=place) for place, number in enumerate(chosen.tolist())]
+
+
+def held_out(seed: int, images: int, concepts: Sequence[Concept]) -> HeldOut:
     """The first ``images`` test renderings of each class, by ascending number."""
-    records = round(1.5 * images * classes / TEST_SHARE)
+    records = round(1.5 * images * len(concepts) / TEST_SHARE)
+    place = {stamp: concept.number for concept in concepts for stamp in concept.stamps}
+    config = PoolConfig(concepts=len(concepts))
     while records <= _MOST_RECORDS:
-        found: list[list[str]] = [[] for _ in range(classes)]
-        for url in pool_labels.held_out_urls(seed, records).to_pylist():
-            found[pool_labels.label_of(url)].append(url)
+        found: list[list[str]] = [[] for _ in concepts]
+        for url in pool_labels.held_out_urls(seed, records, config).to_pylist():
+            found[place[scene.parse(url).stamp]].append(url)
         if min(map(len, found)) >= images:
             chosen = [url for urls in found for url in urls[:images]]
-            return HeldOut(chosen, np.repeat(np.arange(classes), images))
+            return HeldOut(chosen, np.repeat(np.arange(len(concepts)), images))
         records *= 2
     raise UsageError(
         f"images={images}: the pool's first {_MOST_RECORDS:,} records hold fewer a class"

@@ -1,0 +1,111 @@
+"""`trainer claims list | run NAME | report`: experiments that show what an implementation does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HELP = "list, run or report the experiments that show what the implementations do"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="the claims and their settings")
+    report = actions.add_parser(
+        "report", help="the recorded tables; --write puts them in the README"
+    )
+    report.add_argument("--write", action="store_true", help="renew the tables of README.md")
+    report.add_argument(
+        "--check", action="store_true", help="exit 1 if README.md or a record is stale"
+    )
+    for action, text in (
+        ("run", "run what is not done yet, and record it"),
+        ("task", "do one task"),
+    ):
+        run = actions.add_parser(action, help=text)
+        run.add_argument("name", metavar="NAME")
+        if action == "task":
+            run.add_argument("task", metavar="TASK")
+        run.add_argument("settings", nargs="*", metavar="key=value")
+        run.add_argument("--work", type=Path, default=Path("build/claims"), help="scratch folder")
+        run.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="tasks at a time")
+        run.add_argument("--json", type=Path, help="write the values there, and no record")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked; exit code 1 for a claim that does not hold or a stale record."""
+    if args.action == "list":
+        return _list()
+    if args.action == "report":
+        return _report(args)
+    return _run(args)
+
+
+def _list() -> int:
+    from trainer.claims import CLAIMS, claim
+
+    for name in CLAIMS:
+        module = claim(name)
+        print(
+            f"{name}: {module.TITLE}\n  metric: {module.METRIC}\n  cost: {module.cost(module.Settings())}"
+        )
+        for field, info in module.Settings.model_fields.items():
+            print(f"  {field:10} {info.description} (default: {info.default})")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from schemas.errors import UsageError
+    from schemas.settings import build, parse_overrides
+    from trainer.claims import claim, harness, records
+
+    module = claim(args.name)
+    settings: Any = build(
+        module.Settings, parse_overrides(args.settings), args.name, "trainer claims"
+    )
+    if args.action == "task":
+        harness.run_one(args.name, args.task, args.work, settings)
+        return 0
+    if args.lanes < 1:
+        raise UsageError(f"--lanes {args.lanes}: give 1 or more")
+    work = args.work / harness.version(args.name, settings)
+    print(
+        f"{module.TITLE}\nmetric: {module.METRIC}\ncost: {module.cost(settings)}", file=sys.stderr
+    )
+    results = harness.run_tasks(args.name, work, settings, args.lanes)
+    values = module.judge(results, settings)
+    print("\n".join(module.table(values)))
+    if args.json:
+        args.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    else:
+        seconds = sum(row["seconds"] for row in results.values())
+        path = records.write(args.name, values, seconds, list(range(settings.seeds)))
+        print(f"written: {path}")
+    return 0 if values["holds"] else 1
+
+
+def _report(args: argparse.Namespace) -> int:
+    from schemas.errors import CheckFailed
+    from trainer.claims import CLAIMS, records
+
+    if args.write or args.check:
+        text = records.README.read_text(encoding="utf-8")
+        now = records.render(text)
+        if args.write:
+            records.README.write_text(now, encoding="utf-8")
+        elif now != text:
+            raise CheckFailed(
+                "README.md does not show the recorded tables: run `trainer claims report --write`"
+            )
+    for name in CLAIMS:
+        print("\n".join([f"## {name}", "", *records.section(name), ""]))
+        if why := records.stale(name):
+            if args.check:
+                raise CheckFailed(why)
+            print(f"{why}\n")
+    return 0
