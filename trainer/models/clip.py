@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from schemas.errors import InputError
@@ -32,8 +33,8 @@ class Bounded(torch.autograd.Function):
 
     The papers clamp the parameter itself after each step. Under ZeRO the fp32 masters belong to the
     optimizer, in parts on several ranks, and a changed weight is overwritten by the next step. Clamped
-    here the loss sees the same values. A step that crosses a bound (its size: the learning rate)
-    gets no gradient to go on; plain `clamp` would also give none to return, and stay there for good.
+    here the loss sees the same values. What a step puts beyond a bound (about a learning rate) gets no
+    gradient to go on; plain `clamp` would also give none to return, and stay there for good.
     """
 
     @staticmethod
@@ -60,7 +61,7 @@ class MetaClip2Model(transformers.MetaClip2Model):
     configurations), which is a word of XLM-V; this takes it at the first end token, whatever its id.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor,
@@ -136,7 +137,7 @@ def from_folder(folder: str) -> MetaClip2Model:
             output_loading_info=True,
         )
         model, report = cast(tuple[MetaClip2Model, dict[str, Any]], found)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
     if missing := sorted(report["missing_keys"]):
         raise InputError(
@@ -149,8 +150,9 @@ def from_folder(folder: str) -> MetaClip2Model:
 def initialise(model: MetaClip2Model, seed: int) -> None:
     """Draw all weights, as OpenAI CLIP and open_clip do. Each depends on the seed and its name only.
 
-    (`transformers` draws attention's input projections with the spread of its output projection and
-    the other way round.) Parameters on the meta device stay as they are.
+    `transformers` draws attention's input projections with the spread of its output projection and
+    the other way round: a tiny model then learned 64 pairs to a loss of 4.0 in 8 steps, here to 1.5.
+    Parameters on the meta device stay as they are.
     """
     config: Any = model.config
     text, vision = config.text_config, config.vision_config
