@@ -62,7 +62,7 @@ def dataset_of(name: str, baseline: Path, metadata: Path) -> Dataset:
         found = open_dataset(baseline / "records")
         manifest = replace(found.manifest, stats={"placed": 1})
         return Dataset(found.storage, manifest)
-    stands_in = {"valid_images": "curated", "counts_before": "counts"}
+    stands_in = {"valid_images": "curated", "counts-before": "counts"}
     stands_in |= {"urls-000": "matched", "units": "matched"}
     return open_dataset(baseline / stands_in.get(name, name))
 

@@ -149,7 +149,7 @@ def balance(context: JobContext, sink: Sink) -> _BalanceJob:
             f"balance: the counts were made with metadata of fingerprint {counted}, these automata have "
             f"{now}: entry numbers would mean other concepts. Run the recipe again from `matches`"
         )
-    before = context.inputs.get("counts_before")
+    before = context.inputs.get("counts-before")
     step = _Balance(
         context.inputs["counts"].storage.url,
         context.inputs["metadata"].storage.url,

@@ -200,8 +200,8 @@ def _balancing(config: Config, matches: tuple[str, ...], sources: tuple[str, ...
     stages = [Stage("counts", "counts", matches, {}, f"{_JOBS}.counts:counts")]
     if config.valid is not None:
         # For the report: what the tail was before images were lost.
-        all_counts = ("counts", "counts_before")
-        stages.append(Stage("counts_before", "counts", ("matches",), {}, f"{_JOBS}.counts:counts"))
+        all_counts = ("counts", "counts-before")
+        stages.append(Stage("counts-before", "counts", ("matches",), {}, f"{_JOBS}.counts:counts"))
     stages += [
         Stage(
             "sample",
