@@ -27,7 +27,7 @@ def export(run: str, to: str | None = None, replace: bool = False) -> Path:
     """Write a run's latest checkpoint as a folder of `transformers`; return its path.
 
     ``to``: a local folder (default: RUN/export). ConflictError if it exists and ``replace`` is not
-    given; with ``replace`` only a former export is replaced. UsageError for a place that is not
+    given; with ``replace`` only a former export is replaced, evaluations in it included. UsageError for a place that is not
     local, InputError if the run cannot be read.
     """
     description = read_run(run)
@@ -128,7 +128,9 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 
 def _durable(folder: Path) -> None:
+    mode = (folder / "config.json").stat().st_mode
     for file in folder.iterdir():
+        file.chmod(mode)  # safetensors writes for the owner alone, whatever the umask
         _sync(file)
     _sync(folder)
 

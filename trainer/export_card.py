@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from schemas.card import escape
-from schemas.dataset import open_dataset
+from schemas.dataset import Dataset, open_dataset
 from schemas.errors import HeadraceError
-from schemas.manifest import Manifest
 
 if TYPE_CHECKING:
     from trainer.evaluation.loading import Loaded
@@ -34,14 +34,13 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
     the one that was trained on, the card says so.
     """
     data = run.get("data") or {}
-    manifest, why = _manifest(data)
-    licences = manifest.licence if manifest else []
+    dataset, why = _dataset(data)
     front = [
         "---",
         "library_name: transformers",
         "pipeline_tag: zero-shot-image-classification",
         "license: other",
-        f"license_name: {json.dumps('; '.join(licences) or 'see the card')}",
+        "license_name: see-the-licences-of-the-data-below",
         "---",
     ]
     name = str(run.get("recipe", "run"))
@@ -61,11 +60,12 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
         "",
         "## Data",
         "",
-        *_data(data, manifest, why),
+        *_data(data, dataset, why),
         "",
     ]
-    if manifest and manifest.warnings:
-        lines += ["## Warnings", "", *(f"* {escape(text)}" for text in manifest.warnings), ""]
+    if dataset and dataset.manifest.warnings:
+        warnings = (f"* {escape(text)}" for text in dataset.manifest.warnings)
+        lines += ["## Warnings", "", *warnings, ""]
     return "\n".join(lines)
 
 
@@ -92,36 +92,55 @@ def _facts(run: dict[str, Any], loaded: Loaded, data: dict[str, Any]) -> list[st
     return ["| | |", "|---|---|", *rows, ""] if rows else []
 
 
-def _data(data: dict[str, Any], manifest: Manifest | None, why: str) -> list[str]:
+def _data(data: dict[str, Any], dataset: Dataset | None, why: str) -> list[str]:
     lines = [f"Dataset `{data.get('digest', 'unknown')}`."]
-    if manifest is None:
+    if dataset is None:
         return [*lines, "", f"Its manifest was not at hand when this was exported: {escape(why)}"]
+    manifest = dataset.manifest
     recipe = manifest.recipe.get("name") or manifest.spec.name
-    lines += [
+    return [
+        *lines,
         f"{manifest.rows:,} rows of `{manifest.spec.name}`, made by `{escape(recipe)}` "
-        f"with seed {manifest.seed}.",
+        f"with seed {manifest.seed}, from:",
         "",
-        "Made from:",
+        *_ancestors(dataset),
         "",
+        "Licences:",
+        "",
+        *([f"* {escape(item)}" for item in manifest.licence] or ["* None stated by the inputs."]),
     ]
-    lines += [
-        f"* dataset {escape(parent['name'])}, digest `{parent['digest']}`"
-        for parent in manifest.parents
-    ]
-    lines += ["", "Licences:", ""]
-    lines += [f"* {escape(item)}" for item in manifest.licence] or ["* None stated by the inputs."]
-    return lines
 
 
-def _manifest(data: dict[str, Any]) -> tuple[Manifest | None, str]:
-    """The manifest of the dataset that was trained on, or why there is none."""
+def _ancestors(dataset: Dataset) -> list[str]:
+    """One line for each dataset and file that it was made from, as far as they are at hand."""
+    lines: dict[str, None] = {}
+    todo = [dataset]
+    while todo:
+        one = todo.pop(0)
+        for parent in one.manifest.parents:
+            line = f"* dataset {escape(parent['name'])}, digest `{parent['digest']}`"
+            if line in lines:
+                continue
+            lines[line] = None
+            with contextlib.suppress(HeadraceError):
+                found = open_dataset(one.storage.sibling(parent["name"]))
+                if found.manifest.digest == parent["digest"]:
+                    todo.append(found)
+        for item in one.manifest.inputs:
+            checksum = f", checksum `{item['checksum']}`" if item.get("checksum") else ""
+            lines[f"* file {escape(str(item.get('path')))}{checksum}"] = None
+    return list(lines)
+
+
+def _dataset(data: dict[str, Any]) -> tuple[Dataset | None, str]:
+    """The dataset that was trained on, or why it is not at hand."""
     place = data.get("location")
     if not place:
         return None, "the run does not say where it was."
     try:
-        manifest = open_dataset(str(place)).manifest
+        dataset = open_dataset(str(place))
     except HeadraceError as error:
         return None, str(error)
-    if manifest.digest != data.get("digest"):
-        return None, f"another dataset is at its place now, digest {manifest.digest}."
-    return manifest, ""
+    if dataset.manifest.digest != data.get("digest"):
+        return None, f"another dataset is at its place now, digest {dataset.manifest.digest}."
+    return dataset, ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging as log
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,11 +244,14 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    below = log.root.manager.disable
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    log.disable(log.WARNING)  # it imports DeepSpeed where that is installed, which warns on stdout
     try:
         yield
     finally:
+        log.disable(below)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
