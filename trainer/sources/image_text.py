@@ -334,13 +334,14 @@ def _bytes_of(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
 
 
 def build(settings: Settings, config: RunConfig, parts: Parts) -> ImageText:
-    """Return the source of a run. UsageError if the dataset does not fit, and `open_dataset`'s errors."""
-    model = parts.model.config
+    """Return the source of a run. UsageError if the dataset does not fit, and `open_dataset`'s errors.
+
+    Without a model in ``parts`` it can say where samples lie, and make no batch.
+    """
+    size = context = 0
+    if parts.model is not None:
+        size = int(parts.model.config.vision_config.image_size)
+        context = int(parts.model.config.text_config.max_position_embeddings)
     return ImageText(
-        open_dataset(settings.path),
-        settings,
-        config.seed,
-        parts.tokenizer,
-        int(model.vision_config.image_size),
-        int(model.text_config.max_position_embeddings),
+        open_dataset(settings.path), settings, config.seed, parts.tokenizer, size, context
     )
