@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schemas.errors import HeadraceError, IntegrityError, StorageError, UsageError
+from schemas.errors import HeadraceError, IntegrityError, UsageError
 from schemas.storage import Storage
 from trainer.engine.checkpoint_files import (
     BUFFERS,
@@ -23,6 +23,7 @@ from trainer.engine.checkpoint_files import (
     Shard,
     commit,
     committed,
+    discard,
     plan_shards,
     pointed,
     read_kind,
@@ -66,9 +67,9 @@ def save(folder: Storage, name: str, engine: Any, facts: dict[str, Any]) -> None
         ).sealed()
         _together(lambda: commit(folder, name, manifest) if state.rank == 0 else None)
     except HeadraceError:
-        if state.rank == 0 and name not in committed(folder):
-            with contextlib.suppress(StorageError):
-                remove(folder, name)  # makes room: the disk may be full
+        if state.rank == 0:
+            with contextlib.suppress(HeadraceError):
+                discard(folder, name)  # makes room: the disk may be full
         raise
 
 

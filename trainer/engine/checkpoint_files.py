@@ -200,11 +200,15 @@ def commit(folder: Storage, name: str, manifest: Manifest) -> None:
                 f"has {manifest.digest}): another run writes here; give each its own output"
             )
     folder.replace(LATEST, name.encode() + b"\n")
-    keep = {KEY, *(item["file"] for item in manifest.files)}
-    for key in folder.list(name):
-        if key.removeprefix(f"{name}/") not in keep:
-            folder.delete(key)
-    _drop_empty(folder, f"{name}/.headrace/tmp", f"{name}/.headrace")
+    _keep(folder, name, manifest)
+
+
+def discard(folder: Storage, name: str) -> None:
+    """Delete what a save that failed has written; a checkpoint of that name stays whole."""
+    if folder.exists(f"{name}/{KEY}"):
+        _keep(folder, name, Manifest.load(folder, name))
+    else:
+        remove(folder, name)
 
 
 def pointed(folder: Storage) -> str | None:
@@ -235,6 +239,8 @@ def sweep(folder: Storage, name: str) -> None:
         unnamed = found == name and name != pointed(folder)
         if f"{found}/{KEY}" not in keys or unnamed:
             remove(folder, found)
+        elif any(key.startswith(f"{found}/.headrace/") for key in keys):
+            _keep(folder, found, Manifest.load(folder, found))
     folder.clean_temporary()
 
 
@@ -244,6 +250,15 @@ def tensor_sha(value: torch.Tensor) -> str:
 
     flat = value.detach().contiguous().cpu().view(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
+def _keep(folder: Storage, name: str, manifest: Manifest) -> None:
+    """Delete what the manifest does not name."""
+    keep = {KEY, *(item["file"] for item in manifest.files)}
+    for key in folder.list(name):
+        if key.removeprefix(f"{name}/") not in keep:
+            folder.delete(key)
+    _drop_empty(folder, f"{name}/.headrace/tmp", f"{name}/.headrace")
 
 
 def _directories(folder: Storage) -> dict[str, set[str]]:
