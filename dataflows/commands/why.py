@@ -19,7 +19,7 @@ _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("output", metavar="OUTPUT", help="output= of a metaclip2 run")
+    parser.add_argument("output", metavar="OUTPUT", help="output= of a metaclip2 or fetch run")
     parser.add_argument(
         "id", metavar="ID", help="pair id or image id (32 hex digits), SHA-256 of an image, or URL"
     )
@@ -50,9 +50,12 @@ def run(args: argparse.Namespace) -> int:
         if not equals:
             raise UsageError(f"--with {word}: give NAME=LOCATION")
         found.add(name, location)
+    if found.get("pool") is None and found.get("fetched") is not None:
+        return _of_fetch(found, args.output, args.id)
     if found.get("pool") is None:
         raise InputError(
-            f"{args.output} has no pool: `why` follows the rows of a metaclip2 run; give its output="
+            f"{args.output} has no pool and is no fetch: `why` follows the rows of a metaclip2 or fetch "
+            "run; give its output="
         )
     image, pair = _resolve(found, args.id)
     told = trace(found, image)
@@ -68,6 +71,25 @@ def run(args: argparse.Namespace) -> int:
         _print(text)
     for note in told.notes:
         print(f"note: {terminal(note, 500)}")
+    return 0
+
+
+def _of_fetch(run: Run, output: str, text: str) -> int:
+    from dataflows.report.text import terminal
+    from dataflows.report.why_fetch import tell
+    from schemas.errors import InputError
+    from schemas.ids import image_id
+
+    image = bytes.fromhex(text) if _HEX32.fullmatch(text) else image_id(url=text)
+    lines = tell(run, image)
+    if not lines:
+        raise InputError(
+            f"{terminal(text)} was not asked for in {output} (image id {image.hex()}); give a URL as it "
+            "stands in the input, or an image id"
+        )
+    print(f"image {image.hex()}")
+    for line in lines:
+        print(f"  {terminal(line, 700)}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataflows.report import lineage
 from dataflows.report.balance import balance
 from dataflows.report.estimates import knob
+from dataflows.report.fetching import fetching
 from dataflows.report.flows import faults, flows, funnel
 from dataflows.report.languages import english, languages
 from dataflows.report.model import Balance, Funnel, Languages, Report, Tile
@@ -15,9 +16,12 @@ from dataflows.report.source import Run
 
 _TITLES = {
     "metaclip2": "MetaCLIP 2: a curated set of image-text pairs",
+    "fetch": "Fetching: pictures from URLs",
     "metadata": "Metadata: the concept lists of each language",
     "ingest": "Ingest: records read from outside",
 }
+
+_ROWS = {**dict.fromkeys(("curated", "matched", "matches"), "pairs"), "fetched": "pictures"}
 
 
 def gather(run: Run) -> Report:
@@ -59,6 +63,7 @@ def gather(run: Run) -> Report:
         licences=lineage.licences(run),
         commands=lineage.commands(run),
         safety=lineage.safety(run),
+        fetching=fetching(run),
         cost=run.tally.lines(len(run.datasets) + len(run.dead)),
     )
 
@@ -92,7 +97,7 @@ def _tiles(
     tiles = [
         Tile(
             whole(manifest.rows),
-            "pairs" if run.head in ("curated", "matched", "matches") else "rows",
+            _ROWS.get(run.head, "rows"),
             f"{size(manifest.totals.get('bytes', 0))} in {whole(shards)} {word}",
         )
     ]
@@ -101,7 +106,7 @@ def _tiles(
         tiles.append(
             Tile(
                 percent(share(last.count, first.count)),
-                "of the raw texts",
+                "of the raw texts" if fall.unit == "text" else f"of the {fall.unit}s",
                 f"{whole(first.count)} at the start",
             )
         )

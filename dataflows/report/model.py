@@ -6,8 +6,12 @@ Text from the web stays raw `str` here. Only the template shows it, through the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from dataflows.report.fetching import Fetching
 
 
 @dataclass(frozen=True)
@@ -327,3 +331,4 @@ class Report:
     commands: tuple[str, ...]
     safety: Safety
     cost: tuple[tuple[str, str], ...] = ()
+    fetching: Fetching | None = None

@@ -39,6 +39,8 @@ def _sections(facts: Report) -> list[tuple[str, str]]:
     if facts.balance:
         sections.append(("balance", "Head and tail"))
         sections.append(("h-thresholds", "Thresholds"))
+    if facts.fetching:
+        sections.append(("fetching", "Fetching"))
     if facts.samples or facts.left_out or facts.dead:
         sections.append(("samples", "Pairs"))
     return [*sections, ("safety", "Safety"), ("lineage", "Lineage")]

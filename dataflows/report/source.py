@@ -27,7 +27,17 @@ _MANIFEST = "manifest.json"
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 # The dataset that a page about the whole run speaks of: the one furthest down that is there.
-_HEADS = ("curated", "matched", "balance", "matches", "pool", "records", "metadata", "ngrams")
+_HEADS = (
+    "curated",
+    "matched",
+    "balance",
+    "matches",
+    "pool",
+    "fetched",
+    "records",
+    "metadata",
+    "ngrams",
+)
 
 
 @dataclass

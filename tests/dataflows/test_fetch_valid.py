@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from dataflows.cli import main
+from dataflows.report.render import report
 from schemas.dataset import open_dataset
 from schemas.verify import verify
 from tests.dataflows.picture_server import PictureServer, picture
+from tests.dataflows.report.html import parse
 from trainer.reader import Reader
 
 WORDS = ("dog", "cat", "tree", "house", "river", "bread", "horse", "lamp")
@@ -124,6 +126,39 @@ def test_the_second_run_knows_the_tail_before_and_after(world: dict[str, Path]) 
         assert found["matches"] == sum(counts[run].values())
         assert found["tail"] == pytest.approx(mass, abs=1e-12)
     assert english["fetching"]["before"]["tail"] != english["fetching"]["after"]["tail"]
+
+
+def test_the_reports_tell_what_fetching_lost(world: dict[str, Path]) -> None:
+    page = parse(report(str(world["fetch"]))).one("section", id="fetching")
+    asked = open_dataset(world["fetch"] / "units").manifest.rows
+    came = open_dataset(world["fetch"] / "fetched").manifest.rows
+    assert f"Of {asked} URLs, {came} pictures came" in page.text
+    letters = rows(world["fetch"] / "fetched.dead_letters", "source")
+    hosts = Counter(row["source"] for row in letters)
+    shown = [[cell.text for cell in row.all("td")] for row in page.one("tbody").all("tr")]
+    assert [int(cells[0]) for cells in shown] == sorted(hosts.values(), reverse=True)
+    assert all(cells[1].split() == ["fetch", "http", "4xx", cells[0]] for cells in shown)
+    tail = parse(report(str(world["second"]))).one("section", id="fetching")
+    english = open_dataset(world["second"] / "balance").manifest.stats["languages"]["en"]
+    first = next(iter(tail.one("tbody").all("tr")))
+    cells = [cell.text for cell in first.all("td")]
+    before, after = (english["fetching"][name] for name in ("before", "after"))
+    assert cells[:2] == [str(before["matches"]), str(after["matches"])]
+    assert cells[3:] == [f"{before['tail']:.4f}", f"{after['tail']:.4f}"]
+    assert 'id="fetching"' not in report(str(world["first"]))
+
+
+def test_why_tells_the_way_of_a_url(
+    world: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = rows(world["fetch"] / "units", "url", "unit", "image_id")
+    for kind, said in (("ok", "64 x 48 pixels"), ("gone", "[fetch_http_4xx]")):
+        row = next(row for row in units if f"/{kind}/" in row["url"])
+        for name in (row["url"], row["image_id"].hex()):
+            assert main(["why", str(world["fetch"]), name]) == 0
+            out = capsys.readouterr().out
+            assert said in out and row["unit"] in out
+    assert main(["why", str(world["fetch"]), "http://nobody.example/1"]) == 3
 
 
 def test_an_input_that_is_a_whole_run_is_told_what_to_give(
