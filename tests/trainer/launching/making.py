@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -66,3 +67,22 @@ def start(command: Sequence[str], **kwargs: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
     )  # type: ignore[call-overload, no-any-return]
+
+
+def rank_process(rank: int, needle: str = "") -> int:
+    """The process id of a rank: the only one with that RANK whose log file's path has `needle`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if not folder.name.isdigit() or b"trainer.launching.rank" not in (
+                (folder / "cmdline").read_bytes()
+            ):
+                continue
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            open_files = [os.readlink(fd) for fd in (folder / "fd").iterdir()]
+        except OSError:
+            continue  # ended meanwhile
+        if f"RANK={rank}".encode() in variables and any(needle in name for name in open_files):
+            found.append(int(folder.name))
+    (pid,) = found
+    return pid
