@@ -33,6 +33,10 @@ FAILED_GRACE = 5.0
 STOP_GRACE = 110.0
 """Seconds that ranks have to save and end when the user stops the run (Slurm's notice is 120 s)."""
 
+SETTLE = 3.0
+"""Seconds to wait for the cause when a rank has lost another one: a process closes its connections
+before it has ended."""
+
 _POLL = 0.02
 RANK_COMMAND = (sys.executable, "-m", "trainer.launching.rank")
 
@@ -184,6 +188,10 @@ class Supervisor:
                 self._signal_all(number if passed == 1 else signal.SIGKILL)
                 deadline = min(deadline, time.monotonic() + STOP_GRACE)
             time.sleep(_POLL)
+        until = time.monotonic() + SETTLE
+        while failed and self._lost_peer(failed[0]) and time.monotonic() < until:
+            time.sleep(_POLL)
+            failed = self._failed()
         failure = self._failure(failed[0]) if failed else None
         if failure is not None:
             self._failing(failure)
@@ -201,6 +209,9 @@ class Supervisor:
         codes = {rank: process.returncode for rank, process in self._processes.items()}
         failed = [rank for rank, code in codes.items() if code is not None and code not in fine]
         return sorted(failed, key=lambda rank: (likelihood(codes[rank]), rank))
+
+    def _lost_peer(self, rank: int) -> bool:
+        return self._processes[rank].returncode == JobError.exit_code
 
     def _end(self, grace: float) -> None:
         self._signal_all(signal.SIGTERM)
