@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,26 +18,29 @@ def tell(run: Run, image: bytes) -> list[str]:
 
     Cost: row groups whose bounds admit the id; for a refusal the dead letters are read up to it.
     """
+    asked = _rows(run, "units", image)
     lines = []
-    asked = rows_of_image(run, "units", image)
-    for row in asked.to_pylist() if asked is not None else ():
+    for row in asked:
         part = f", one of {row['share']} units of its host" if row["share"] > 1 else ""
         lines.append(f"units: {row['url']}, host {row['host']!r}, unit {row['unit']}{part}")
-    if not lines:
-        return []
-    came = rows_of_image(run, "fetched", image)
-    for row in came.to_pylist() if came is not None else ():
+    came = []
+    for row in _rows(run, "fetched", image):
         size = f"{row['width']} x {row['height']}"
         before = f"{row['original_width']} x {row['original_height']}"
         place = f"shard {row['_shard']}, row {row['_row']}"
-        lines.append(
+        came.append(
             f"fetched: {place}, {size} pixels (sent: {before}), SHA-256 {row['sha256'].hex()}"
         )
-    if len(lines) == len(asked):
-        lines += _refusals(run, image)
-    if len(lines) == len(asked):
-        lines.append("fetched: not there and not refused: an image of an evaluation set")
-    return lines
+    if asked and not came:
+        came = list(_refusals(run, image))
+    if asked and not came:
+        came = ["fetched: not there and not refused: an image of an evaluation set"]
+    return [*lines, *came]
+
+
+def _rows(run: Run, name: str, image: bytes) -> list[dict[str, Any]]:
+    found = rows_of_image(run, name, image)
+    return found.to_pylist() if found is not None else []
 
 
 def _refusals(run: Run, image: bytes) -> Iterator[str]:

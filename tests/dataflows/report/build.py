@@ -208,7 +208,7 @@ class Builder:
         ids = pc.unique(matches["image_id"])
         ids = ids.filter(pc.invert(pc.is_in(ids, value_set=gone))).sort()
         if self.plan.invalid and not self.root.at("valid").exists("manifest.json"):
-            table = pa.table([ids], schema=SCHEMAS["valid"].arrow)
+            table = SCHEMAS["valid"].validate(pa.table({"image_id": ids}))
             self.commit("valid", [table], made(table, "image"))
         return keep_valid(matches, IdSet.of([ids]))
 
