@@ -151,8 +151,8 @@ def initialise(model: MetaClip2Model, seed: int) -> None:
     """Draw all weights, as OpenAI CLIP and open_clip do. Each depends on the seed and its name only.
 
     `transformers` draws attention's input projections with the spread of its output projection and
-    the other way round: a tiny model then learned 64 pairs to a loss of 4.0 in 8 steps, here to 1.5.
-    Parameters on the meta device stay as they are.
+    the other way round. Measured with the tiny size on 2,746 generated pairs, 128 steps of 64: the loss
+    fell from 4.4 to 3.6 with these weights, to 4.15 with those. Parameters on the meta device stay.
     """
     config: Any = model.config
     text, vision = config.text_config, config.vision_config

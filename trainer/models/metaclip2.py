@@ -131,7 +131,7 @@ def build(settings: Settings, config: RunConfig, parts: Parts) -> Any:
     else:
         model = clip.new(shape(settings, _planned(config), 2), config.seed)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 
