@@ -194,6 +194,9 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
             config=settings,
             dist_init_required=False,
         )
+    if place.ranks == 1 and not config.zero:
+        # Stage 0 would copy all gradients to a flat tensor and back, for a reduction over one rank.
+        engine.enable_backward_allreduce = False
     return engine
 
 
