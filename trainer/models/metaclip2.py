@@ -113,9 +113,9 @@ def build(settings: Settings, config: RunConfig, parts: Parts) -> Any:
     """Return the model (`trainer.models.clip.MetaClip2Model`), fp32, in training mode.
 
     New weights are a function of ``config.seed`` and parameter names: the same on every rank. On the
-    meta device no tokenizer is needed: the vocabulary is that of the one to be trained, or XLM-V's.
-    UsageError without a tokenizer, or if it has more tokens than a checkpoint's model; InputError if
-    the checkpoint cannot be read.
+    meta device (a plan) no tokenizer is needed: the vocabulary is then XLM-V's. UsageError without a
+    tokenizer, or if it has more tokens than a checkpoint's model; InputError if the checkpoint cannot
+    be read.
     """
     from trainer.models import clip
     from trainer.tokenizer import frame
@@ -150,11 +150,10 @@ def _planned(config: RunConfig) -> int:
 
     from trainer import tokenizer
 
-    if torch.get_default_device().type != "meta":
-        tokenizer.check(config)  # names what to give
-        raise UsageError("the model's vocabulary is its tokenizer's: build the tokenizer first")
-    wanted = None if config.tokenizer is None else tokenizer.check(config)
-    return wanted.vocabulary if isinstance(wanted, tokenizer.Settings) else XLM_V
+    if torch.get_default_device().type == "meta":
+        return XLM_V
+    tokenizer.check(config)  # names what to give
+    raise UsageError("the model's vocabulary is its tokenizer's: build the tokenizer first")
 
 
 def shape(settings: Settings, tokens: int, end: int) -> dict[str, Any]:

@@ -89,8 +89,6 @@ def test_a_plan_needs_no_tokenizer() -> None:
     with torch.device("meta"):
         model = build(Settings(size="tiny"), a_config(), Parts())
         assert model.config.text_config.vocab_size == XLM_V
-        model = build(Settings(size="tiny"), a_config(tokenizer={"vocabulary": 1000}), Parts())
-        assert model.config.text_config.vocab_size == 1000
     with pytest.raises(UsageError, match="tokenizer=train"):
         build(Settings(size="tiny"), a_config(), Parts())
 
