@@ -18,13 +18,14 @@ INSTALL := $(PIP) install -qq --retries 5 --constraint constraints.txt
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
 	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: help demo test lint format bench acceptance spec system clean
+.PHONY: help demo test lint format bench claims acceptance spec system clean
 
 help:
-	@echo 'make demo        set up, curate the demo pool into demo/, write demo/report.html'
+	@echo 'make demo        set up, curate the demo pool into demo/, train a small CLIP on it, write both reports'
 	@echo 'make test        set up, run all tests'
 	@echo 'make lint        ruff, mypy, import contract'
 	@echo 'make bench       benchmarks against their peers (build/bench/*.jsonl)'
+	@echo 'make claims      the experiments behind the tables of README.md (hours; continues)'
 	@echo 'make spec        every item of a paper'"'"'s checklist with its result (PAPER=metaclip2)'
 	@echo 'make acceptance  everything promised, in a fresh clone (SYSTEM=metaclip2)'
 	@echo 'make system      root: Debian packages that some tests use'
@@ -41,12 +42,12 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.made pyproject.toml constraints.txt
-	@echo 'Installing Headrace (about a minute) ...'
-	@$(INSTALL) --editable .
+	@echo 'Installing Headrace (about two minutes) ...'
+	@$(INSTALL) --editable '.[train]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	@echo 'Installing Headrace and what its tests use (about two minutes) ...'
+	@echo 'Installing Headrace and what its tests use (about three minutes) ...'
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
 
@@ -67,11 +68,20 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev
+# litdata wants a torchvision that does not fit the CPU build of torch, and runs without it.
+$(VENV)/.peers: $(VENV)/.dev
+	@$(PIP) install -qq --no-deps litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1
+	@touch $@
+
+bench: $(VENV)/.peers
 	@mkdir -p build/bench
 	@for file in tests/benchmarks/bench_*.py; do \
 	  name=$$(basename $$file .py); echo "== $$name"; \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.$$name | tee build/bench/$$name.jsonl; done
+
+claims: $(VENV)/.dev
+	$(BIN)/trainer claims run metaclip2
+	$(BIN)/trainer claims report --write
 
 spec: $(VENV)/.dev
 	$(BIN)/python -m tests.spec $(PAPER) --workers $(WORKERS)
@@ -84,7 +94,7 @@ system:
 	@[ "$$(id -u)" = 0 ] || { echo 'make system installs Debian packages: run it as root' >&2; exit 1; }
 	apt-get update
 	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-	  chromium chromium-driver fonts-noto-core fonts-noto-cjk bubblewrap
+	  chromium chromium-driver fonts-noto-core fonts-noto-cjk bubblewrap iproute2 openssh-client slurm-wlm
 
 clean:
 	rm -rf $(VENV) build demo demo.* acceptance/out .mypy_cache .pytest_cache .ruff_cache

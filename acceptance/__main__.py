@@ -8,9 +8,10 @@ import sys
 from typing import Any
 
 from acceptance import runner
+from acceptance.clip import CLIP
 from acceptance.metaclip2 import METACLIP2
 
-SYSTEMS = {system.name: system for system in (METACLIP2,)}
+SYSTEMS = {system.name: system for system in (METACLIP2, CLIP)}
 
 
 def main(argv: list[str] | None = None) -> int:

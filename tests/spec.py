@@ -12,21 +12,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import ROOT
 
 
-@dataclass(frozen=True)
-class Checklist:
-    """A paper's checklist: its length, and the items that another part of the project shows."""
-
-    items: int
-    elsewhere: dict[int, str] = field(default_factory=dict)
-
-
-CHECKLISTS = {"metaclip2": Checklist(29, {29: "not in this part (the trainer's tokenizer)"})}
+CHECKLISTS = {"metaclip2": 29}
+"""Items of each paper's checklist."""
 
 
 def item_texts(paper: str) -> dict[int, str]:
@@ -66,11 +58,11 @@ def run(paper: str, workers: int) -> tuple[dict, int]:
 
 def table(paper: str, report: dict) -> list[dict]:
     """One row for each item: item, result, tests, text."""
-    checklist, texts = CHECKLISTS[paper], item_texts(paper)
+    texts = item_texts(paper)
     rows = []
-    for item in range(1, checklist.items + 1):
+    for item in range(1, CHECKLISTS[paper] + 1):
         found = report.get(paper, {}).get(str(item), {})
-        result = checklist.elsewhere.get(item) or verdict(found.get("outcomes"))
+        result = verdict(found.get("outcomes"))
         tests = found.get("tests", [])
         rows.append({"item": item, "result": result, "tests": tests, "text": texts.get(item, "")})
     return rows
@@ -94,8 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{row['item']:>3}  {row['result']:<8}  {len(row['tests'])} tests  {row['text']}")
     bad = [row["item"] for row in rows if row["result"] in ("fail", "no test", "skipped")]
     shown = sum(row["result"] == "pass" for row in rows)
-    here = len(rows) - len(CHECKLISTS[args.paper].elsewhere)
-    print(f"{args.paper}: {shown} of the {here} items of this part shown{_but(bad)}")
+    print(f"{args.paper}: {shown} of the {len(rows)} items shown{_but(bad)}")
     if args.values:
         print(json.dumps({"items_shown": shown, "items_not_shown": bad}))
     if args.json:

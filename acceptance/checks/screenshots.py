@@ -1,4 +1,4 @@
-"""`screenshots REPORT FOLDER`: photograph a report at both widths; committed ones are there."""
+"""`screenshots REPORT FOLDER [NAME]`: photograph a report at both widths; committed ones are there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FLAGS = (
 )
 
 
-def main(report: str, folder: str) -> int:
+def main(report: str, folder: str, name: str = "report") -> int:
     from PIL import Image
 
     chromium = PROBES["chromium"]()
     faults = []
     values: dict[str, object] = {}
     for width in WIDTHS:
-        picture = Path(folder) / f"report-{width}.png"
+        picture = Path(folder) / f"{name}-{width}.png"
         with tempfile.TemporaryDirectory() as profile:
             command = [
                 chromium,
@@ -39,13 +39,13 @@ def main(report: str, folder: str) -> int:
             if image.size[0] != width or len(image.getcolors(1 << 24) or []) < 50:
                 faults.append(f"{picture.name} is {image.size}, or shows next to nothing")
     committed: dict[str, int] = {}
-    for path in sorted(Path("docs/screenshots").glob("report-*.*")):
+    for path in sorted(Path("docs/screenshots").glob(f"{name}-*.*")):
         with Image.open(path) as image:
             committed[path.name] = image.size[0]
     values["committed"] = committed
     for width in WIDTHS:
         # A picture may be taken at twice the pixels, as a telephone's screen has them.
-        shots = [size for name, size in committed.items() if name.startswith(f"report-{width}")]
+        shots = [size for file, size in committed.items() if file.startswith(f"{name}-{width}")]
         if not shots or any(size not in (width, 2 * width) for size in shots):
             faults.append(f"docs/screenshots has no screenshot of width {width}: {shots}")
     return finish(values, faults)

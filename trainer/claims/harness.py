@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import JobError
+from schemas.command_line import suggest
+from schemas.errors import JobError, UsageError
 from schemas.records import sources_digest
 from trainer.claims import claim
 from trainer.claims.records import ROOT
@@ -48,12 +49,15 @@ def result_of(work: Path, name: str, task: str) -> Path:
     return folder_of(work, name) / "results" / f"{task}.json"
 
 
-def run_tasks(name: str, work: Path, settings: Any, lanes: int) -> dict[str, dict[str, Any]]:
-    """Run the tasks that have no result yet, ``lanes`` at a time; returns all results by task.
+def run_tasks(
+    name: str, work: Path, settings: Any, lanes: int, only: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Run the tasks that have no result yet, ``lanes`` at a time; returns the results by task.
 
-    Raises JobError naming the log of a task that failed; what is finished stays.
+    ``only``: these tasks and what they need. Raises UsageError for an unknown one, and JobError
+    naming the log of a task that failed; what is finished stays.
     """
-    tasks: Sequence[Task] = claim(name).tasks(settings)
+    tasks = _wanted(claim(name).tasks(settings), only)
     (folder_of(work, name) / "logs").mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not result_of(work, name, task.name).exists()]
     done = {task.name for task in tasks} - {task.name for task in waiting}
@@ -85,15 +89,22 @@ def run_tasks(name: str, work: Path, settings: Any, lanes: int) -> dict[str, dic
             process.terminate()
         for process in running.values():
             process.wait()
-    return results(name, work, settings)
-
-
-def results(name: str, work: Path, settings: Any) -> dict[str, dict[str, Any]]:
-    """Results of all tasks by name. FileNotFoundError if one is missing."""
     return {
         task.name: json.loads(result_of(work, name, task.name).read_text(encoding="utf-8"))
-        for task in claim(name).tasks(settings)
+        for task in tasks
     }
+
+
+def _wanted(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
+    by_name = {task.name: task for task in tasks}
+    if unknown := [name for name in only if name not in by_name]:
+        raise UsageError(f"no task {unknown[0]!r}.{suggest(unknown[0], by_name)}")
+    names, todo = set(), list(only) or list(by_name)
+    while todo:
+        name = todo.pop()
+        names.add(name)
+        todo += by_name[name].needs
+    return [task for task in tasks if task.name in names]
 
 
 def run_one(name: str, task: str, work: Path, settings: Any) -> None:

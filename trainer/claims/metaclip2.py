@@ -212,6 +212,12 @@ def judge(results: Mapping[str, Mapping[str, Any]], settings: Settings) -> dict[
     }
 
 
+def recorded(values: Mapping[str, Any], task: str) -> float:
+    """The recorded score of a task that trains an arm."""
+    arm, _, seed = task.rpartition("-")
+    return float(values["arms"][arm]["scores"][int(seed)])
+
+
 def table(values: Mapping[str, Any]) -> list[str]:
     """The record as Markdown."""
     seeds = values["settings"]["seeds"]

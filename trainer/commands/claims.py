@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         run.add_argument("--work", type=Path, default=Path("build/claims"), help="scratch folder")
         run.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="tasks at a time")
         run.add_argument("--json", type=Path, help="write the values there, and no record")
+        run.add_argument("--slice", help="only these tasks (by commas), compared with the record")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,6 +66,8 @@ def _run(args: argparse.Namespace) -> int:
     from trainer.claims import claim, harness, records
 
     module = claim(args.name)
+    if args.action == "run" and args.slice:
+        return _slice(args)
     settings: Any = build(
         module.Settings, parse_overrides(args.settings), args.name, "trainer claims"
     )
@@ -87,6 +90,23 @@ def _run(args: argparse.Namespace) -> int:
         path = records.write(args.name, values, seconds, list(range(settings.seeds)))
         print(f"written: {path}")
     return 0 if values["holds"] else 1
+
+
+def _slice(args: argparse.Namespace) -> int:
+    """Do some tasks of a recorded claim again, with its settings; prints how far scores are apart."""
+    from schemas.errors import UsageError
+    from trainer.claims import claim, harness, records
+
+    module, record = claim(args.name), records.load(args.name)
+    if args.settings:
+        raise UsageError(f"--slice takes the record's settings; leave out {args.settings[0]}")
+    settings = module.Settings(**record.values["settings"])
+    wanted = tuple(args.slice.split(","))
+    found = harness.run_tasks(args.name, args.work, settings, args.lanes, wanted)
+    pairs = {task: (found[task]["score"], module.recorded(record.values, task)) for task in wanted}
+    apart = max(abs(a - b) for a, b in pairs.values())
+    print(json.dumps({"scores": pairs, "largest_difference": round(apart, 4)}))
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:
