@@ -94,6 +94,7 @@ ROBOTS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "robotsprivate": (301, {"Location": "http://10.0.0.1/robots.txt"}, b""),
     "robotslate": (200, {}, b"User-agent: *\nDisallow: /good\n" + b"#" * 600_000),
     "robotsdelay": (200, {}, b"User-agent: *\nCrawl-delay: 0.3\n"),
+    "delayed": (200, {}, b"User-agent: *\nCrawl-delay: 0.3\n"),
     "robotscentury": (200, {}, b"User-agent: *\nCrawl-delay: 864000\n"),
 }
 """robots.txt by the first label of the host's name; others have none (404)."""
@@ -270,6 +271,7 @@ _PLAIN: dict[str, Callable[[FetchServer], tuple[int, dict[str, str], bytes]]] = 
     "tofile": _to("file:///etc/passwd"),
     "topassword": _to("http://me:secret@good.localhost:{port}/good"),
     "todisallowed": _to("http://disallow.localhost:{port}/good"),
+    "tomeeting": _to("http://meeting.localhost:{port}/paced/0"),
     "toother": _to("http://other.localhost:{port}/good"),
     "html": lambda server: (200, {"Content-Type": "text/html"}, b"<html></html>"),
     "svg": lambda server: (200, {"Content-Type": "image/svg+xml"}, b"<svg/>"),

@@ -1,6 +1,6 @@
 """Fetching against httpx's own bare rate: same client version, same server, same concurrency.
 
-    python -m tests.benchmarks.bench_fetch [--images 2000] [--hosts 64] [--concurrency 32] [--runs 7]
+    python -m tests.benchmarks.bench_fetch [--images 1000] [--hosts 64] [--concurrency 32] [--runs 7]
 
 A server in a process of its own answers with 640x480 JPEGs on as many loopback addresses as there
 are hosts. The bare side is one ``httpx.AsyncClient``: GET, read the body, nothing else. Ours, three
@@ -158,7 +158,7 @@ def measure(
 def main(argv: list[str] | None = None) -> int:
     """Print one JSON line for each case."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--hosts", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--runs", type=int, default=7)

@@ -87,6 +87,24 @@ def test_a_host_met_by_redirects_gets_a_part_of_its_rate(server: FetchServer) ->
     assert min(gaps(server, "other")) >= 4 / 20 - _LATE
 
 
+def test_waiting_for_a_host_takes_no_place_from_others(server: FetchServer) -> None:
+    slow = [server.url("delayed", f"/good?{i}") for i in range(6)]
+    fast = [server.url(f"quick{i}", f"/good?{j}") for j in range(10) for i in range(3)]
+    allowed = server.allow("delayed", "quick0", "quick1", "quick2")
+    ask(slow + fast, connections=2, concurrency=1, allow_private=allowed)
+    starts = [seen.start for i in range(3) for seen in server.log.of(f"quick{i}")]
+    assert max(starts) - min(starts) < 1.2  # of the 1.5 s that the slow host takes at least
+
+
+def test_waiting_for_a_connection_uses_up_no_deadline(server: FetchServer) -> None:
+    """Thirty redirects lead to one host with one connection and 50 ms an answer."""
+    hosts = [f"guest{i}" for i in range(30)]
+    urls = [server.url(host, "/tomeeting") for host in hosts]
+    rows = ask(urls, deadline=1.0, allow_private=server.allow("meeting", *hosts))
+    assert {row["reason"] for row in rows} == {""}
+    assert server.log.most_at_once("meeting") == 1
+
+
 def test_crawl_delay_is_kept(server: FetchServer) -> None:
     urls = [server.url("robotsdelay", f"/good?{i}") for i in range(3)]
     ask(urls, connections=2, allow_private=server.allow("robotsdelay"))
@@ -134,10 +152,11 @@ def test_robots_txt_is_asked_for_once_a_day(server: FetchServer) -> None:
     assert [seen.path for seen in server.log.of("often")] == ["/robots.txt", "/good?0", "/good?1"]
 
 
-def test_connections_are_kept_for_the_next_url(server: FetchServer) -> None:
+def test_connections_are_kept_for_the_next_url_and_cookies_are_not(server: FetchServer) -> None:
     paths = ["/good?1", "/s404", "/good?2", "/hops/1", "/good?3"]
     ask([server.url("kept", path) for path in paths], allow_private=server.allow("kept"))
     assert len({seen.connection for seen in server.log.of("kept")}) == 1
+    assert not [seen for seen in server.log.of("kept") if "cookie" in seen.headers]
 
 
 def test_leaving_early_ends_everything(server: FetchServer) -> None:
