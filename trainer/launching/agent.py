@@ -22,7 +22,7 @@ from typing import Any
 
 from schemas.errors import HeadraceError
 from trainer.launching.environment import interface_addresses, listen
-from trainer.launching.supervisor import Failure, Share, Supervisor
+from trainer.launching.supervisor import Share, Supervisor
 
 MARK = b"\x1e"
 """Stands before an answer, which ends with the line."""
@@ -84,7 +84,8 @@ class Agent:
         """Whether this host sees the run directory; the first host also offers its addresses."""
         deadline = time.monotonic() + SEEN_SECONDS
         while not (seen := _holds(proof, token)) and time.monotonic() < deadline:
-            time.sleep(0.2)
+            if self._ended.wait(0.2):
+                break
         if os.path.isdir(folder):
             os.chdir(folder)  # relative paths of the settings mean what they mean to the launcher
         found = {"sees": seen, "folder": os.path.isdir(folder)}
@@ -130,11 +131,6 @@ def _holds(path: str, token: str) -> bool:
         return Path(path).read_text() == token
     except OSError:
         return False
-
-
-def failure_of(values: dict[str, Any]) -> Failure:
-    """Return the failure that an answer tells of."""
-    return Failure(**values)
 
 
 if __name__ == "__main__":

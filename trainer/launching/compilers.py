@@ -7,10 +7,13 @@ torch's, and the one operation that DeepSpeed would build on CPUs is left out by
 from __future__ import annotations
 
 import ctypes.util
+import importlib.util
 import os
+import runpy
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
@@ -72,7 +75,9 @@ def _at(tree: Any, path: str) -> Any:
 
 
 def _installed(op: str) -> bool:
-    """Whether DeepSpeed was installed with this operation built."""
-    from deepspeed.git_version_info import installed_ops
-
-    return bool(installed_ops.get(op))
+    """Whether DeepSpeed was installed with this operation built; without the seconds of its import."""
+    spec = importlib.util.find_spec("deepspeed")
+    folders = spec.submodule_search_locations if spec is not None else None
+    record = Path(next(iter(folders or ["."]))) / "git_version_info_installed.py"
+    found = runpy.run_path(str(record))["installed_ops"] if record.exists() else {}
+    return bool(found.get(op))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from schemas.errors import UsageError
-from trainer.launching.agent import MARK, failure_of
+from trainer.launching.agent import MARK
 from trainer.launching.hosts import Host
 from trainer.launching.supervisor import FAILED_GRACE, STOP_GRACE, Failure, Share, likelihood
 
@@ -276,7 +276,7 @@ class Remotes:
                 if remote.codes is None:
                     failures.append((self._lost(remote), remote.host.name))
             elif "failed" in said:
-                failures.append((failure_of(said["failed"]), remote.host.name))
+                failures.append((Failure(**said["failed"]), remote.host.name))
             elif "ended" in said:
                 remote.codes = {int(rank): code for rank, code in said["ended"].items()}
                 self.codes |= remote.codes

@@ -206,7 +206,7 @@ class Supervisor:
             fine |= {130, 143, -self._signals[0]}
         if len(self._signals) > 1:
             fine.add(-signal.SIGKILL)
-        codes = {rank: process.returncode for rank, process in self._processes.items()}
+        codes = {rank: process.poll() for rank, process in self._processes.items()}
         failed = [rank for rank, code in codes.items() if code is not None and code not in fine]
         return sorted(failed, key=lambda rank: (likelihood(codes[rank]), rank))
 

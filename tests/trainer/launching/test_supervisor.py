@@ -163,13 +163,16 @@ def test_the_limits_leave_room_in_thirty_seconds() -> None:
     assert supervisor.FAILED_GRACE + 5 < _END_SECONDS < 20
 
 
-def test_who_lost_a_peer_is_not_the_cause(run: Run) -> None:
+def test_who_lost_a_peer_is_not_the_cause(run: Run, tmp_path: Path) -> None:
     """Rank 0 ends first: the connections of a process close before it has ended."""
     with pytest.raises(JobError, match=r"rank 1 ended with exit code 70; .*'ValueError: no'"):
         run(
-            """
+            f"""
             if RANK == 0:
+                while not os.path.exists("{tmp_path}/up"):
+                    time.sleep(0.01)
                 os._exit(7)
+            open("{tmp_path}/up", "w").close()
             time.sleep(1)
             print("ValueError: no", flush=True)
             os._exit(70)

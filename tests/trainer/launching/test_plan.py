@@ -1,0 +1,211 @@
+"""`trainer plan`, against DeepSpeed's estimators, counts by hand, and the run that it foretells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.dataset import open_dataset
+from tests.trainer.launching.making import pairs, words
+from trainer.cli import main
+from trainer.config import RunConfig
+from trainer.launching import memory
+from trainer.launching.memory import Parameters, model_states
+from trainer.protocols import Parts
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pairs(tmp_path_factory.mktemp("plan") / "pairs")
+
+
+def planned(
+    capsys: pytest.CaptureFixture[str], data: Path, output: Path, *more: str, code: int = 0
+) -> dict[str, Any]:
+    given = {w.partition("=")[0]: w for w in (*words(data, output, 40), *more)}
+    assert main(["plan", *given.values(), "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8, 384])
+def test_model_states_are_deepspeeds_estimates(ranks: int) -> None:
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    total, largest = 1_859_000_000, 923_000_000
+    of = Parameters(total, total, largest)
+    _, device = estimate_zero2_model_states_mem_needs(total, 1, ranks, cpu_offload=False)
+    assert sum(model_states(of, 2, ranks, bf16=True)) == pytest.approx(device, abs=2)
+    _, device, _ = estimate_zero3_model_states_mem_needs(
+        total, largest, 1, ranks, cpu_offload=False, cpu_offload_params=False
+    )
+    assert sum(model_states(of, 3, ranks, bf16=True)) == pytest.approx(device, abs=2)
+
+
+def test_model_states_of_one_rank_are_what_torch_holds() -> None:
+    """ZeRO 0, fp32: the bytes of weights, gradients and optimizer state after a step."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(30, 50), torch.nn.Linear(50, 7))
+    model[0].bias.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for name, moments, optimizer in (
+        ("adamw", 8, torch.optim.AdamW(trained)),
+        ("momentum", 4, torch.optim.SGD(trained, 0.1, momentum=0.9)),
+        ("sgd", 0, torch.optim.SGD(trained, 0.1)),
+    ):
+        model(torch.randn(2, 30)).sum().backward()
+        optimizer.step()
+        held = list(model.parameters()) + [p.grad for p in trained]
+        for state in optimizer.state.values():
+            held += [v for v in state.values() if torch.is_tensor(v) and v.ndim]
+        expected = sum(t.numel() * 4 for t in held)
+        found = model_states(memory.count(model), 0, 1, bf16=False, moments=moments)
+        assert sum(found) == expected, name
+
+
+def test_partitioning_saves_what_it_should() -> None:
+    of = Parameters(10**9, 10**9, 10**7)
+    for bf16 in (False, True):
+        by_stage = [sum(model_states(of, stage, 64, bf16=bf16)) for stage in (1, 2, 3)]
+        assert by_stage == sorted(by_stage, reverse=True)
+        assert sum(model_states(of, 1, 1, bf16=bf16)) == sum(model_states(of, 2, 1, bf16=bf16))
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """A linear layer keeps its input, a ReLU its output; weights do not count."""
+    import torch
+
+    model = torch.nn.Sequential(
+        torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4), torch.nn.ReLU()
+    )
+    source = SimpleNamespace(batch=lambda positions: {"x": torch.zeros(len(positions), 8)})
+    objective = SimpleNamespace(
+        additive=True, components=lambda model, batch: {"sum": model(batch["x"]).sum()}
+    )
+    config = SimpleNamespace(precision="fp32")
+    parts = Parts(model=model, source=source, objective=objective)  # type: ignore[arg-type]
+    found = memory.activations(config, parts, 5)  # type: ignore[arg-type]
+    assert found == 4 * 5 * (8 + 32 + 4)
+    config = SimpleNamespace(precision="bf16")
+    assert memory.activations(config, parts, 5) == 2 * 5 * (8 + 32 + 4)  # type: ignore[arg-type]
+
+
+def test_a_plan_knows_the_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = planned(capsys, data, tmp_path / "run", "zero=1", "--ranks=2")
+    manifest = open_dataset(data).manifest
+    assert found["refused"] == []
+    assert found["data"]["digest"] == manifest.digest
+    assert found["data"]["rows"] == found["data"]["samples_an_epoch"] == manifest.rows == 256
+    assert found["epochs"] == 40 * 8 / 256
+    assert found["sizes"]["per_rank"] == 4
+    assert found["deepspeed"]["zero_optimization"]["stage"] == 1
+    assert found["rate"] is None
+    assert not (tmp_path / "run").exists(), "a plan writes nothing"
+    more = planned(capsys, data, tmp_path / "run", "tokenizer.vocabulary=1300")
+    difference = more["parameters"]["total"] - found["parameters"]["total"]
+    assert difference == 1000 * 128, "a token is a row of the text tower's width"
+    larger = planned(capsys, data, tmp_path / "run", "batch.micro=1")
+    assert larger["activations"] == pytest.approx(more["activations"] / 8, rel=0.05)
+
+
+def test_parameters_are_those_of_the_model(data: Path, tmp_path: Path) -> None:
+    from trainer import tokenizer
+    from trainer.config import load, part
+    from trainer.launching.outline import outline
+
+    config = load("metaclip2-tiny", words(data, tmp_path / "run", 3)[1:])
+    module, settings = part("model", config.model)
+    trained = tokenizer.train(["w1 w2 w3"] * 9, 300)
+    real = module.build(settings, config, Parts(tokenizer=trained))
+    counted = memory.count(outline(config).model)
+    missing = 300 - trained.get_vocab_size()
+    assert counted.total == sum(p.numel() for p in real.parameters()) + missing * 128
+    assert all(p.is_meta for p in outline(config).model.parameters())
+
+
+def test_a_measured_rate_gives_the_time(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    lines: list[dict[str, Any]] = [
+        {"event": "started", "step": 0, "ranks": 1},
+        {"step": 5, "samples_per_s": 900.0},
+        {"event": "continued", "step": 5, "ranks": 2},
+        *({"step": 6 + i, "samples_per_s": rate} for i, rate in enumerate((1.0, 20.0, 5.0, 4.0))),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 10, "samp'
+    (output / "metrics.jsonl").write_text(text)
+    from trainer.config import load
+    from trainer.engine import directory
+
+    config: RunConfig = load("metaclip2-tiny", words(data, output, 40)[1:])
+    directory.record(config, ranks=2, parameters=1, digest="x")
+    found = planned(capsys, data, output, "--ranks=2")
+    expected = {"samples_per_s": 5.0, "lines": 3, "ranks": 2, "at_step": 9}
+    assert found["rate"] == expected, "the median since the last start, without its first"
+    assert main(["plan", *words(data, output, 40)]) == 0
+    said = capsys.readouterr().out
+    left = (40 - 9) * 8
+    assert f"time: {left / 5:.0f} s for {left} samples from step 9, at 5.0 samples/s" in said
+    assert "the median of 3 measurements" in said
+    assert "it ran on 2 ranks, and this is not scaled" in said
+
+
+def test_all_refusals_are_listed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("data.text_column=txt", "--ranks=3")
+    found = planned(capsys, data, tmp_path / "run", *more, code=2)
+    assert any("batch.size=8 does not split evenly over 3 ranks" in r for r in found["refused"])
+    assert any("txt" in r for r in found["refused"])
+    assert main(["plan", *words(data, tmp_path / "run", 40), *more]) == 2
+    assert "would be refused:\n" in capsys.readouterr().out
+
+
+def test_the_directory_of_another_run_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.config import load
+    from trainer.engine import directory
+
+    config = load("metaclip2-tiny", words(data, tmp_path, 7)[1:])
+    directory.record(config, ranks=1, parameters=1, digest="x")
+    (why,) = planned(capsys, data, tmp_path, code=2)["refused"]
+    assert "length.steps=7" in why and "length.steps=40" in why
+
+
+def test_without_words_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan"]) == 0
+    assert "metaclip2-tiny" in capsys.readouterr().out
+    assert main(["plan", "metaclip2-tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "model: {name: metaclip2, size: tiny}" in shown and "output" in shown
+    assert main(["plan", "metaclip3"]) == 2
+    assert "Did you mean 'metaclip2'?" in capsys.readouterr().err
+
+
+def test_a_plan_needs_no_samples_beyond_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.sources.image_text import ImageText
+
+    asked: list[int] = []
+    batch = ImageText.batch
+
+    def noted(self: ImageText, positions: Any) -> Any:
+        asked.append(int(np.size(positions)))
+        return batch(self, positions)
+
+    monkeypatch.setattr(ImageText, "batch", noted)
+    planned(capsys, data, tmp_path / "run")
+    assert asked == [1]
