@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", metavar="FOLDER", help="write FOLDER/eval/NAME.json (default: PLACE's)"
     )
     parser.add_argument(
+        "--against",
+        metavar="PLACE",
+        help="also the difference to PLACE's result of the same evaluation, paired by class",
+    )
+    parser.add_argument(
         "--batch", type=int, default=64, help="images or texts encoded at once (default 64)"
     )
     parser.add_argument(
@@ -51,16 +56,20 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, write the result and print it; exit code 0, or 1 if a check fails."""
     from schemas.errors import UsageError
     from schemas.settings import parse_overrides
-    from trainer.evaluation import registry
+    from trainer.evaluation import comparison, registry
 
     if not 1 <= args.batch <= 4096:
         raise UsageError(f"--batch {args.batch}: give a number from 1 to 4096")
     settings = parse_overrides(args.settings)
     registry.named(args.name, settings)  # a wrong setting is refused before torch is loaded
 
+    other = comparison.read(args.against, args.name) if args.against else None
+
     from trainer.evaluation.loading import load
 
     result = registry.evaluate(load(args.place, args.batch), args.name, settings)
+    if other is not None:
+        result["against"] = comparison.against(result, other, args.against)
     path = registry.write(result, args.to or args.place)
     print("\n".join(registry.table(result)))
     print(f"\n{path}")

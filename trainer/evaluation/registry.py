@@ -101,7 +101,11 @@ def table(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{head['metric']}: {_shown(head)}, chance {head['chance']:.4f}", ""]
     rows = [[name, *_cells(scores)] for name, scores in result["languages"].items()]
     columns = [name for name, _ in _flat(next(iter(result["languages"].values())))]
-    return lines + _aligned([["", *columns], *rows])
+    lines += _aligned([["", *columns], *rows])
+    if other := result.get("against"):
+        lines += ["", f"accuracy minus that of {other['place']}, paired by class:"]
+        lines += _aligned([[name, _shown(one)] for name, one in other["languages"].items()])
+    return lines
 
 
 def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

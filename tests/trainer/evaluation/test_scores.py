@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.trainer.evaluation.plain import Plain
+from trainer.evaluation.loading import Loaded
 from trainer.evaluation.ranking import first_right, nearest
 from trainer.evaluation.retrieval import retrieve
-from trainer.evaluation.zero_shot import Classified, chance, classify
+from trainer.evaluation.zero_shot import Classified, chance, class_features, classify
 
 Features = npt.NDArray[np.float32]
 
@@ -117,6 +119,15 @@ def test_chance_is_the_best_blind_answer(rng: np.random.Generator) -> None:
         blind.append(Classified(labels, rank, 6).scores()["macro"]["mean"])
     assert chance(labels, group) == pytest.approx(max(blind), abs=1e-6)
     assert chance(labels) == pytest.approx(1 / 6)
+
+
+def test_a_class_is_the_unit_mean_of_its_prompts(loaded: Loaded, plain: Plain) -> None:
+    prompts = [["a dog"], ["eine Katze", "犬の写真", "x"], ["a dog", "a dog"]]
+    found = class_features(loaded, prompts)
+    for row, texts in zip(found, prompts, strict=True):
+        mean = np.mean([plain.text(text) for text in texts], axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-6)
 
 
 def test_nearest_are_the_best_first(rng: np.random.Generator) -> None:

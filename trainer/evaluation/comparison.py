@@ -1,0 +1,60 @@
+"""Two models by the same evaluation: the difference of their accuracies, paired by class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import InputError, UsageError
+from schemas.storage import storage
+from trainer.evaluation.intervals import paired_bootstrap
+
+
+def read(place: str, name: str) -> dict[str, Any]:
+    """Return the result of an evaluation that was written to a place: PLACE/eval/NAME.json."""
+    root, key = storage(place), f"eval/{name}.json"
+    try:
+        found = json.loads(root.read_bytes(key))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"--against {place}: no {key} there; run `trainer eval {place} {name}` first"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{root.path(key)} cannot be read: {error}; evaluate it again") from None
+    return dict(found)
+
+
+def against(result: Mapping[str, Any], other: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return {place, languages: {language: estimate}}: this model's accuracy minus the other's.
+
+    The mean over the classes that count, with a bootstrap interval over classes. UsageError if the
+    evaluation has no classes, or the two had other settings: only the same questions can be paired.
+    """
+    if "classes" not in result:
+        raise UsageError(f"--against: {result['evaluation']} has no classes to pair by")
+    mine, theirs = ({**r["settings"], "languages": None} for r in (result, other))
+    if different := [key for key in mine if mine[key] != theirs.get(key)]:
+        key = different[0]
+        raise UsageError(
+            f"--against {place}: it was asked with {key}={theirs.get(key)}, and this with "
+            f"{key}={mine[key]}; ask both the same"
+        )
+    counted = np.ones(len(result["classes"]), bool)
+    if result["settings"]["classes"] == "tail":
+        counted = np.array(result["tail"])
+    found = {}
+    for language in result["languages"]:
+        if language not in other["languages"]:
+            continue
+        a, b = (
+            np.array(r["languages"][language]["per_class"], np.float64)[counted]
+            for r in (result, other)
+        )
+        both = ~np.isnan(a) & ~np.isnan(b)
+        found[language] = paired_bootstrap(a[both], b[both]).to_json()
+    if not found:
+        raise UsageError(f"--against {place}: it was asked in no language of this one")
+    return {"place": place, "model": other["model"], "languages": found}
