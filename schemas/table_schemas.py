@@ -160,6 +160,13 @@ VALID = declare(
     "the dataset that listed them, null where it holds none.",
     version=2,
 )
+FETCH_HOSTS = declare(
+    "fetch_hosts",
+    [("host", pa.string()), ("urls", pa.int64())],
+    sort_by=("host",),
+    unit="entry",
+    doc="Hosts of so many URLs that these do not fit in one worker; sorted inside each shard.",
+)
 FETCH_UNITS = declare(
     "fetch_units",
     [
@@ -241,6 +248,7 @@ SCHEMAS: dict[str, SchemaSpec] = {
         SAMPLE,
         BALANCE,
         VALID,
+        FETCH_HOSTS,
         FETCH_UNITS,
         FETCHED,
         NGRAMS,

@@ -21,6 +21,7 @@ from PIL import Image
 from dataflows.cli import main
 from dataflows.engine.replay import letter_rows
 from schemas.dataset import open_dataset
+from schemas.storage import storage
 from schemas.verify import verify
 from tests.dataflows.picture_server import HOSTS, PictureServer, picture
 from tests.faults import duplicates, matrix
@@ -57,7 +58,7 @@ def ingested(urls: list[str], tmp_path: Path) -> Path:
     return tmp_path / "in" / "records"
 
 
-def words(records: Path, output: Path, server: PictureServer, *more: str) -> list[str]:
+def words(records: Path, output: Path | str, server: PictureServer, *more: str) -> list[str]:
     return [
         *("run", "fetch", f"input={records}", f"output={output}", CONTACT, f"unit={UNIT}"),
         *("retries=0", *server.settings, *more),
@@ -75,16 +76,16 @@ def test_every_url_is_a_row_or_a_refusal_with_its_reason(
     records = ingested(urls, tmp_path)
     output = tmp_path / "out"
     assert main(words(records, output, server, "size=32")) == 0
-    fetched = rows(output / "fetched")
+    pictures = rows(output / "fetched")
     good = {url for url in urls if "/ok/" in url}
-    assert Counter(row["url"] for row in fetched) == dict.fromkeys(good, 1)
+    assert Counter(row["url"] for row in pictures) == dict.fromkeys(good, 1)
     ids = {row["url"]: row["image_id"] for row in rows(records, "url", "image_id")}
-    for row in fetched:
+    for row in pictures:
         assert row["image_id"] == ids[row["url"]]
         assert (row["width"], row["height"]) == Image.open(io.BytesIO(row["image"]["bytes"])).size
         assert (row["original_width"], row["original_height"]) == (64, 48)
         assert min(row["width"], row["height"]) == 32
-    keys = [(row["unit"], row["image_id"]) for row in fetched]
+    keys = [(row["unit"], row["image_id"]) for row in pictures]
     assert keys == sorted(keys)
     _check_refusals(output, urls, good)
     units = rows(output / "units")
@@ -263,3 +264,16 @@ def test_what_cannot_work_is_refused_before_anybody_is_asked(
     assert main(["run", "fetch", *(f"{k}={v}" for k, v in given.items())]) in (2, 3)
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_remote_output_takes_it_all(server: PictureServer, tmp_path: Path) -> None:
+    urls = [server.url(n % 2, f"ok/{n}") for n in range(6)] + [server.url(3, "gone/1")]
+    output = f"memory://{tmp_path.name}/fetch"
+    assert main(words(ingested(urls, tmp_path), output, server)) == 0
+    place = storage(output)
+    found = [row["url"] for t in open_dataset(place.at("fetched")).tables(["url"])
+             for row in t.to_pylist()]  # fmt: skip
+    assert sorted(found) == sorted(urls[:-1])
+    assert open_dataset(place.at("fetched.dead_letters")).manifest.rows == 1
+    assert verify(place.at("fetched")) == []
+    assert not [key for key in place.at("fetched").list() if "/attempts/" in key]

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
 
 from curation.fetch import host_of
+from dataflows.cli import main
+from dataflows.pipelines.fetch import fetched, packing
+from dataflows.pipelines.fetch.answers import account
 from dataflows.pipelines.fetch.fetched import GROUP_BYTES, groups
 from dataflows.pipelines.fetch.packing import MOST, hosts_of, once, pack
+from dataflows.transforms.sink import Sink
+from schemas.commit import commit
+from schemas.dataset import open_dataset
 from schemas.ids import image_ids_of_urls
-from schemas.table_schemas import FETCH_UNITS
+from schemas.ledger import Ledger
+from schemas.manifest import Manifest
+from schemas.step import Outcome
+from schemas.storage import storage
+from schemas.table_schemas import FETCH_UNITS, FETCHED
+from schemas.writer import ShardWriter
+from tests.dataflows.test_fetch import CONTACT, UNIT, ingested
+from tests.dataflows.test_fetch import rows as rows_of
 
 MIB = 2**20
 
@@ -130,3 +144,72 @@ def test_neighbours_make_shards_of_128_to_512_mib(seed: int) -> None:
 def test_few_bytes_are_one_shard_and_no_unit_none() -> None:
     assert groups([("b", 10), ("a", 0)]) == [["a", "b"]]
     assert groups([]) == []
+
+
+def test_a_host_too_large_for_one_worker_is_packed_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = [f"https://large.example/{n}" for n in range(150)]
+    urls += [f"https://h{n % 9}.example/{n}" for n in range(40)]
+    records = ingested(urls, tmp_path)
+    monkeypatch.setattr(packing, "LARGE", 40)
+    asked: list[tuple[str, int]] = []
+
+    def refuse(rows: pa.Table, options: dict, share: int, report: object) -> Outcome:
+        asked.extend((host, share) for host in rows["host"].to_pylist())
+        nothing = pa.nulls(rows.num_rows)
+        for name in (*FETCHED.arrow.names[3:], "error", "http_status", "attempts"):
+            rows = rows.append_column(name, nothing)
+        return account(rows.append_column("reason", pa.array(["fetch_dns"] * rows.num_rows)))
+
+    monkeypatch.setattr(fetched, "ask", refuse)
+    words = [f"input={records}", f"output={tmp_path / 'out'}", CONTACT, f"unit={UNIT}"]
+    assert main(["run", "fetch", *words]) == 0
+    # The image that is there twice, far apart, counts twice here.
+    assert rows_of(tmp_path / "out" / "hosts") == [{"host": "large.example", "urls": 151}]
+    units = rows_of(tmp_path / "out" / "units")
+    assert Counter(row["url"] for row in units) == dict.fromkeys(urls, 1)
+    assert max(Counter(row["unit"] for row in units).values()) <= UNIT
+    large = [row for row in units if row["host"] == "large.example"]
+    assert len({row["unit"].rpartition("-")[0] for row in large}) == 4  # parts
+    # At least as many as there are, so that together they keep to the host's rate.
+    (share,) = {row["share"] for row in large}
+    real = len({row["unit"] for row in large})
+    assert real <= share <= real + 4
+    assert {row["share"] for row in units if row["host"] != "large.example"} == {1}
+    # One process fetches one unit after the other: none shares its host's rate with another.
+    assert set(asked) == {(row["host"], 1) for row in units}
+
+
+def test_units_of_one_host_divide_its_rate_where_they_may_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pa.table(
+        {
+            "unit": ["a", "a"],
+            "image_id": image_ids_of_urls(pa.array(["https://x.example/1", "https://x.example/2"])),
+            "url": ["https://x.example/1", "https://x.example/2"],
+            "host": ["x.example"] * 2,
+            "share": pa.array([5, 5], pa.int32()),
+        }
+    )
+    place = storage(tmp_path / "units")
+    with ShardWriter(place, FETCH_UNITS) as writer:
+        writer.write(rows.sort_by("image_id"))
+        shards = writer.close()
+    ledger = Ledger()
+    ledger.add("image", "created", "derived", 2)
+    ledger.add("image", "out", "", 2)
+    commit(place, Manifest({"name": "fetch_units", "version": 1}, counts=ledger.rows()), shards)
+    ref = fetched.Ref.of(open_dataset(place))
+    (unit,) = fetched._Listed(ref)()
+    shares: list[int] = []
+
+    def note(rows: pa.Table, options: dict, share: int, report: object) -> None:
+        shares.append(share)
+
+    monkeypatch.setattr(fetched, "ask", note)
+    for workers in (None, 2, 16):
+        dofn = fetched._Fetch(ref, {}, workers, fetched._Attempts(Sink(place, place, "x", "y")))
+        assert list(dofn._fetch(unit, dofn._attempts.logs)) == [None]
+    assert shares == [5, 2, 5]

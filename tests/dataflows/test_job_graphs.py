@@ -63,7 +63,7 @@ def dataset_of(name: str, baseline: Path, metadata: Path) -> Dataset:
         manifest = replace(found.manifest, stats={"placed": 1})
         return Dataset(found.storage, manifest)
     stands_in = {"valid_images": "curated", "counts-before": "counts"}
-    stands_in |= {"urls-000": "matched", "units": "matched"}
+    stands_in |= {"urls-000": "matched", "hosts": "matched", "units": "matched"}
     return open_dataset(baseline / stands_in.get(name, name))
 
 

@@ -17,6 +17,9 @@ from schemas.table_schemas import FETCH_UNITS
 MOST = 2_000
 """URLs of one unit at most: what a killed worker loses."""
 
+LARGE = 200_000
+"""URLs of one host that a worker packs at once."""
+
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#\\]*@)?(?P<host>\[[^\]/?#]*\]|[^:/?#\\]*)"
 
 
@@ -41,12 +44,23 @@ def once(table: pa.Table) -> pa.Table:
     return table.take(pa.array(run_starts(table["image_id"])))
 
 
-def pack(bucket: str, table: pa.Table, most: int = MOST) -> pa.Table:
+def large_parts(urls: int) -> int:
+    """In how many parts a large host of so many URLs is packed."""
+    return -(-urls // LARGE)
+
+
+def units_at_most(urls: int, most: int) -> int:
+    """Units that the parts of a large host of at most so many URLs are packed into, at most."""
+    return -(-urls // most) + large_parts(urls)
+
+
+def pack(bucket: str, table: pa.Table, most: int = MOST, share: int = 0) -> pa.Table:
     """FETCH_UNITS rows, by (unit, image_id), of the (image_id, url, host) rows of a bucket.
 
     Hosts follow each other in the order of their hashes; a unit takes the next one while it stays
     within ``most`` URLs. A host of more has ceil(n / most) units of its own, equal but for one URL,
-    and ``share`` says how many. So the units are a function of the rows alone.
+    and ``share`` says how many (if the bucket is a part of a host, ``share`` as given). So the units
+    are a function of the rows alone.
     """
     order = order_by(host_ids(table["host"]), table["image_id"])
     table = table.take(pa.array(order))
@@ -57,7 +71,7 @@ def pack(bucket: str, table: pa.Table, most: int = MOST) -> pa.Table:
         "image_id": table["image_id"],
         "url": table["url"],
         "host": table["host"],
-        "share": pa.array(shares, pa.int32()),
+        "share": pa.array(np.full_like(shares, share) if share else shares, pa.int32()),
     }
     packed = pa.table(columns).select(FETCH_UNITS.arrow.names)
     return packed.take(pa.array(order_by(numbers, packed["image_id"])))

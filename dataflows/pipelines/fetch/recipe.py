@@ -1,6 +1,6 @@
 """Fetching: configuration, and the stages from URLs to shards with pictures. No Beam here.
 
-input (image_id, url) --> units --> fetched
+input (image_id, url) --> hosts (large ones) --> units --> fetched
 """
 
 from __future__ import annotations
@@ -116,10 +116,11 @@ def graph(config: Config) -> Graph:
         evaluation = ("evaluation",)
     deciding = {name: options.pop(name) for name in _DECIDING}
     stages = (
+        Stage("hosts", "fetch_hosts", inputs, {"limit": config.limit}, f"{_JOBS}.hosts:hosts"),
         Stage(
             "units",
             "fetch_units",
-            inputs,
+            (*inputs, "hosts"),
             {"unit": config.unit, "limit": config.limit, "hash": HASH_NAME},
             f"{_JOBS}.units:units",
         ),
