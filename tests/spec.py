@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-
 CHECKLISTS = {"metaclip2": 29}
 """Items of each paper's checklist."""
 
