@@ -19,19 +19,23 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.metaclip2.draw import check_mode
 from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, IntegrityError, UsageError
 from schemas.manifest import Manifest
 from schemas.storage import Storage
-from schemas.table_schemas import CURATED, MATCHED, PAIRED
+from schemas.table_schemas import CURATED, IMAGE, MATCHED, PAIRED
 from trainer.order import Group, Numbers, Order, Places
+from trainer.shards import Shards
 
+Objects: TypeAlias = "npt.NDArray[np.object_]"
 WINDOW_BYTES = 128 << 20
 WINDOW_ROWS = 1 << 16
 KEEP, DROP = "keep", "drop"
@@ -95,7 +99,9 @@ class Reader:
         self.columns = list(columns) if columns is not None else None
         self.digest = manifest.digest
         self._order = Order(self.dataset, seed, epoch, self.window, draw)
+        self._shards = Shards(self.dataset)
         self._tables: dict[Group, pa.Table] = {}
+        self._lists: dict[Group, dict[str, Objects]] = {}
         self._held: tuple[int, set[Group]] | None = None
 
     @classmethod
@@ -160,26 +166,38 @@ class Reader:
         places = self.locate(at)
         if len(at) == 0:
             return self._empty()
-        window = int(at[-1]) // self.window
-        if self._held is None or self._held[0] != window:
-            self._held = window, self._order.groups(window)
-            self._tables = {g: t for g, t in self._tables.items() if g in self._held[1]}
-        # Row groups one after the other; those of the last window stay for the next batch.
-        order = np.lexsort((places.group, places.shard))
-        shards, groups = places.shard[order], places.group[order]
-        change = (np.diff(shards) != 0) | (np.diff(groups) != 0)
-        bounds = [0, *(np.flatnonzero(change) + 1).tolist(), len(order)]
-        parts, size = [], 0
-        for low, high in itertools.pairwise(bounds):
-            table = self._table((int(shards[low]), int(groups[low])))
-            parts.append(table.take(pa.array(places.sample[order[low:high]])))
+        self._hold(int(at[-1]))
+        parts, order, size = [], [], 0
+        for group, here in _by_group(places):
+            parts.append(self._table(group).take(pa.array(places.sample[here])))
+            order.append(here)
             size += parts[-1].nbytes
             if size > _TAKE_BYTES and len(at) > 1:
                 half = len(at) // 2
                 return pa.concat_tables([self.take(at[:half]), self.take(at[half:])])
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
+        back = np.empty(len(at), np.int64)
+        back[np.concatenate(order)] = np.arange(len(at))
         return pa.concat_tables(parts).take(pa.array(back))
+
+    def lists(self, positions: Sequence[int] | Numbers, keep: bool = True) -> dict[str, list[Any]]:
+        """Return the samples at `positions` as {column: Python values}, in that order.
+
+        As ``take(positions).to_pydict()``, several times faster, but a column of images gives their
+        bytes alone: a view into the shard's file where it is local, None for no image. Views stay
+        valid. Strings of a window's row groups are kept as Python objects. ``keep=False`` leaves the
+        window that is kept as it is, for a sample out of turn.
+        """
+        at = np.asarray(positions, np.int64)
+        places = self.locate(at)
+        names = self.columns if self.columns is not None else self.dataset.schema.names
+        found = {name: np.empty(len(at), object) for name in names}
+        if len(at) and keep:
+            self._hold(int(at[-1]))
+        for group, here in _by_group(places):
+            values, samples = self._values(group), places.sample[here]
+            for name, column in found.items():
+                column[here] = values[name][samples]
+        return {name: column.tolist() for name, column in found.items()}
 
     def batches(
         self,
@@ -224,10 +242,45 @@ class Reader:
             yield Batch(self.take(mine), mine, self.state(end))
             first += workers * n
 
+    def _hold(self, position: int) -> None:
+        """Keep the row groups of a position's window for the next batch, and no others.
+
+        Of values those of the window before too: loader threads cross a boundary in turns.
+        """
+        window = position // self.window
+        if self._held is None or self._held[0] != window:
+            last = self._held[1] if self._held else set()
+            self._held = window, self._order.groups(window)
+            self._tables = {g: t for g, t in self._tables.items() if g in self._held[1]}
+            self._lists = {g: v for g, v in self._lists.items() if g in self._held[1] | last}
+
+    def _values(self, group: Group) -> dict[str, Objects]:
+        """The samples of a row group as Python objects: object[n] a column."""
+        if (found := self._lists.get(group)) is not None:
+            return found
+        names = self.columns if self.columns is not None else self.dataset.schema.names
+        raw: dict[str, Objects] = {}
+        for name in names:
+            if self.dataset.schema.field(name).type == IMAGE:
+                views = self._shards.raw(*group, f"{name}.bytes")
+                if views is not None:
+                    raw[name] = _objects(views)
+        self._shards.check(group[0])
+        rest = [name for name in names if name not in raw]
+        if rest:
+            table = self.dataset.read_row_group(*group, rest)
+            raw |= {name: _objects_of(table[name]) for name in rest}
+        if (kept := self._order.kept(group)) is not None:
+            raw = {name: values[kept] for name, values in raw.items()}
+        if self._held is not None and group in self._held[1]:
+            self._lists[group] = raw
+        return raw
+
     def _table(self, group: Group) -> pa.Table:
         """The samples of a row group."""
         if (table := self._tables.get(group)) is not None:
             return table
+        self._shards.check(group[0])
         table = self.dataset.read_row_group(*group, self.columns)
         if (kept := self._order.kept(group)) is not None:
             table = table.take(pa.array(kept))
@@ -239,6 +292,30 @@ class Reader:
         schema = self.dataset.schema
         names = self.columns if self.columns is not None else schema.names
         return pa.schema([schema.field(name) for name in names]).empty_table()
+
+
+def _by_group(places: Places) -> Iterator[tuple[Group, Numbers]]:
+    """Row groups one after the other, and which of the samples lie in each."""
+    order = np.lexsort((places.group, places.shard))
+    shards, groups = places.shard[order], places.group[order]
+    change = (np.diff(shards) != 0) | (np.diff(groups) != 0)
+    bounds = [0, *(np.flatnonzero(change) + 1).tolist(), len(order)] if len(order) else [0]
+    for low, high in itertools.pairwise(bounds):
+        yield (int(shards[low]), int(groups[low])), order[low:high]
+
+
+def _objects(values: Sequence[Any]) -> Objects:
+    return np.fromiter(values, object, len(values))  # one by one: views are no nested arrays here
+
+
+def _objects_of(column: pa.ChunkedArray) -> Objects:
+    """A column as Python values; of images the bytes."""
+    if column.type == IMAGE:
+        column = pc.struct_field(column, "bytes")
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return column.to_numpy()  # Python's strings and bytes, faster than `to_pylist`
+    return _objects(column.to_pylist())
 
 
 def _check_draw(dataset: Dataset, draw: str) -> None:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.dataset import Dataset, open_dataset
@@ -78,7 +77,7 @@ class _Raw:
     """Samples before decoding: n texts, images (bytes, a pool URL, or None) and ids (hex)."""
 
     texts: list[str]
-    images: list[pa.Buffer | str | None]
+    images: list[bytes | memoryview | str | None]
     ids: list[str]
 
 
@@ -141,7 +140,7 @@ class ImageText:
         for epoch, low, high in self._epochs(at):
             samples = at[low:high] - self._ends[epoch]
             with self._lock:
-                raw = self._raw(self._reader(epoch).take(samples))
+                raw = self._raw(self._reader(epoch).lists(samples))
             chances = crops.chances(self.seed, epoch, samples)
             for i, sample in enumerate(samples.tolist()):
                 try:
@@ -244,19 +243,14 @@ class ImageText:
         cuts = [0, *(np.flatnonzero(np.diff(epoch)) + 1).tolist(), len(at)]
         return [(int(epoch[a]), a, b) for a, b in itertools.pairwise(cuts) if b > a]
 
-    def _raw(self, table: pa.Table) -> _Raw:
-        texts = [text or "" for text in table[self.settings.text_column].to_pylist()]
-        ids = (
-            [value.hex() for value in table[self._id].to_pylist()]
-            if self._id
-            else [""] * len(texts)
-        )
-        column = table[self._picture]
-        if self.settings.images == "generated":
-            return _Raw(texts, column.to_pylist(), ids)
-        return _Raw(texts, _bytes_of(column), ids)
+    def _raw(self, rows: dict[str, list[Any]]) -> _Raw:
+        texts = [text or "" for text in rows[self.settings.text_column]]
+        ids = [value.hex() for value in rows[self._id]] if self._id else [""] * len(texts)
+        return _Raw(texts, rows[self._picture], ids)
 
-    def _image(self, image: pa.Buffer | str | None, chances: npt.NDArray[np.float64]) -> Any:
+    def _image(
+        self, image: bytes | memoryview | str | None, chances: npt.NDArray[np.float64]
+    ) -> Any:
         """uint8 [3, s, s]."""
         if image is None:
             raise BadImage("no_image", "the row has no image")
@@ -289,10 +283,7 @@ class ImageText:
         others = np.floor(uniform(self.seed, epoch, keys, SALT_REPLACE) * size).astype(np.int64)
         for tried, other in enumerate(others.tolist(), 1):
             with self._lock:
-                where = self._reader(epoch).locate([other])
-            # Past the reader: its window stays as it is.
-            rows = [int(where.row[0])]
-            raw = self._raw(self.dataset.take(int(where.shard[0]), rows, self._columns))
+                raw = self._raw(self._reader(epoch).lists([other], keep=False))
             try:
                 chances = crops.chances(self.seed, epoch, np.array([other]))
                 image = self._image(raw.images[0], chances[0])
@@ -318,19 +309,6 @@ class ImageText:
         with self._lock:
             self._replaced[position] = event
         _log.warning("sample %d (%s) is replaced by sample %d: %s", position, row, other, fault)
-
-
-def _bytes_of(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
-    """The images of a struct column, without a copy; null for those without bytes."""
-    found: list[pa.Buffer | None] = []
-    for chunk in column.chunks:
-        data = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
-        valid = chunk.is_valid()
-        found += [
-            value.as_buffer() if here.as_py() and value.is_valid else None
-            for value, here in zip(data, valid, strict=True)
-        ]
-    return found
 
 
 def build(settings: Settings, config: RunConfig, parts: Parts) -> ImageText:
