@@ -84,7 +84,7 @@ def _model(wide: int) -> Any:
             self.frozen.requires_grad_(False)
             self.head = torch.nn.Linear(wide, 13, bias=False)
             self.head.weight = self.embed.weight
-            self.scale = torch.nn.Parameter(torch.tensor([1.5]))
+            self.scale = torch.nn.Parameter(torch.tensor(1.5))
             self.register_buffer("seen", torch.arange(5) + wide)
             self.register_buffer("scratch", torch.zeros(3), persistent=False)
 
@@ -145,7 +145,8 @@ def _step(engine: Any, step: int, place: Any) -> float:
     return float(mean) / place.ranks
 
 
-def _sha(value: Any) -> str:
+def sha(value: Any) -> str:
+    """SHA-256 of a tensor's elements."""
     import torch
 
     flat = value.detach().clone().contiguous().view(-1).view(torch.uint8)
@@ -162,7 +163,7 @@ def forward_shas(engine: Any, place: Any) -> dict[str, str]:
     def look(module: Any, _: Any) -> None:
         for value in module.parameters(recurse=False):
             assert value.numel() or value.ds_numel == 0, "a weight is not whole during the forward"
-            found[names[id(value)]] = _sha(value)
+            found[names[id(value)]] = sha(value)
 
     hooks = [m.register_forward_pre_hook(look) for m in engine.module.modules()]
     with torch.no_grad():
@@ -172,13 +173,20 @@ def forward_shas(engine: Any, place: Any) -> dict[str, str]:
     return found
 
 
-def held(engine: Any, place: Any) -> dict[str, dict[str, Any]]:
-    """SHA-256 of what is held of each parameter, and the optimizer's steps, by DeepSpeed's own
-    functions. These turn -0.0 into 0.0, so that is done to all masters and moments."""
+def held(engine: Any, place: Any) -> dict[str, Any]:
+    """SHA-256 of what is held of each parameter, and the optimizer's steps."""
+    forward, found = forward_shas(engine, place), optimizer_shas(engine)
+    tensors = {name: {"forward": forward[name], **found["tensors"][name]} for name in forward}
+    return {"tensors": tensors, "steps": found["steps"]}
+
+
+def optimizer_shas(engine: Any) -> dict[str, Any]:
+    """SHA-256 of each master and moment by DeepSpeed's own functions, and the steps counted.
+
+    The functions turn -0.0 into 0.0, so that is done everywhere.
+    """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    forward = forward_shas(engine, place)
-    found: dict[str, dict[str, Any]] = {}
     if hasattr(engine.optimizer, "_hp_optimizer_states_linked"):
         # DeepSpeed links moments after the step of the first group, when the second has none.
         engine.optimizer._hp_optimizer_states_linked = False
@@ -191,19 +199,16 @@ def held(engine: Any, place: Any) -> dict[str, dict[str, Any]]:
             masters |= {id(a): b for a, b in zip(low, high, strict=True)}
     steps = {float(state["step"]) for state in base.state.values() if "step" in state}
     kinds = sorted({k for state in base.state.values() for k in state} - {"step"})
+    found: dict[str, dict[str, str]] = {}
     for name, value in engine.module.named_parameters():
-        found[name] = {"forward": forward[name]}
-        if not value.requires_grad:
-            continue
-        if engine.zero_optimization_stage() == 0:
+        one = found.setdefault(name, {})
+        if value.requires_grad and engine.zero_optimization_stage() == 0:
             master = masters.get(id(value), value)
-            found[name]["masters"] = _sha(master + 0.0)
-            for kind in kinds:
-                found[name][kind] = _sha(base.state[master][kind] + 0.0)
-        else:
-            found[name]["masters"] = _sha(safe_get_full_fp32_param(value) + 0.0)
-            for kind in kinds:
-                found[name][kind] = _sha(safe_get_full_optimizer_state(value, kind) + 0.0)
+            one["masters"] = sha(master + 0.0)
+            one |= {kind: sha(base.state[master][kind] + 0.0) for kind in kinds}
+        elif value.requires_grad:
+            one["masters"] = sha(safe_get_full_fp32_param(value) + 0.0)
+            one |= {k: sha(safe_get_full_optimizer_state(value, k) + 0.0) for k in kinds}
     return {"tensors": found, "steps": sorted(steps)}
 
 
@@ -340,7 +345,9 @@ def _broken(one: dict[str, Any]) -> Iterator[None]:
 
 
 def main() -> None:
-    from trainer.engine.deepspeed import join, leave
+    import torch.distributed as dist
+
+    from trainer.engine.deepspeed import join
     from trainer.protocols import Place
 
     plan, out = sys.argv[1:]
@@ -350,7 +357,9 @@ def main() -> None:
     results = [_do(one, place) for one in json.loads(Path(plan).read_text())]
     if rank == 0:
         Path(out).write_text(json.dumps(results))
-    leave()
+    dist.barrier()
+    sys.stderr.flush()
+    os._exit(0)  # the groups of so many engines do not always come to their end in order
 
 
 if __name__ == "__main__":
