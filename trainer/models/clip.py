@@ -65,13 +65,12 @@ class MetaClip2Model(transformers.MetaClip2Model):
         self,
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return ``image`` and ``text`` features [n, d], projected, not normalised, and ``logit_scale``.
 
         Takes images [n, 3, s, s] and ids [n, context] with an end token in each row. ``logit_scale`` is
-        0-d, fp32, within its bounds, before ``exp``. The attention mask is not looked at: attention is
-        causal and what comes after the end token cannot reach the feature (as in the paper's code).
+        0-d, fp32, within its bounds, before ``exp``. There is no attention mask: attention is causal, and
+        what comes after the end token cannot reach the feature (as in the paper's code).
         """
         image = self.get_image_features(pixel_values=pixel_values).pooler_output
         text = self.get_text_features(input_ids=input_ids).pooler_output
