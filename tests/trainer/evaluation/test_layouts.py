@@ -111,7 +111,7 @@ def test_xm3600_names_what_is_not_as_expected(xm3600: Path, loaded: Loaded) -> N
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n02099601")
 BABEL = {
     "DE": [[0, 2, 3], ["Schleie", "Hai", "Hund"]],
-    "JA": [[3, 1], ["犬", "金魚"]],
+    "JA": [[3, 1, 0], ["犬", "金魚", "テンチ"]],
     "EN": [[0, 1, 2, 3], ["tench", "goldfish", "shark", "dog"]],
 }
 
