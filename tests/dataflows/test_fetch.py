@@ -134,6 +134,7 @@ def _committed(output: Path) -> set[str]:
     return {json.loads(log.read_text())["unit"] for log in logs}
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_goes_on_without_fetching_a_committed_unit_again(
     server: PictureServer, tmp_path: Path
 ) -> None:
