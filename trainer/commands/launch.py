@@ -101,6 +101,9 @@ def _layout(args: argparse.Namespace) -> Layout:
     ways += ["host-index"] if single else []
     if len(ways) > 1:
         raise UsageError(f"--{ways[0]} and --{ways[1]}: give one of them")
+    if args.hosts is not None and (args.hostfile or (args.slurm and slurm.in_allocation())):
+        which = "the hostfile" if args.hostfile else "the Slurm allocation"
+        raise UsageError(f"--hosts {args.hosts}: {which} says which hosts there are; leave it out")
     if args.rsh and not args.hostfile:
         raise UsageError("--rsh needs --hostfile: it says how the hosts of that file are reached")
     if args.hostfile:

@@ -41,6 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], here: Path, *arguments: str) -> 
         (["--ranks", "0"], "--ranks 0: give 1 or more"),
         (["--hostfile", HOSTFILE, "--ranks", "8"], "--ranks 8: the hosts have 4 slots (a 2, b 2)"),
         (["--hostfile", HOSTFILE, "--slurm"], "--hostfile and --slurm: give one of them"),
+        (["--hostfile", HOSTFILE, "--hosts", "2"], "--hosts 2: the hostfile says which hosts"),
         (["--rsh", "ssh"], "--rsh needs --hostfile"),
         (["--slurm"], "--slurm: this is not inside a Slurm allocation"),
         (["--hosts", "2"], "--hosts, --host-index and --master go together"),

@@ -237,6 +237,30 @@ def test_a_first_host_that_cannot_be_reached(
         launched(tmp_path, REPORT, shell(tmp_path))
 
 
+def test_hosts_that_are_started_one_by_one(tmp_path: Path) -> None:
+    """As pods of a job are: each by its own command, with its index and the first one's name."""
+    (tmp_path / "rank.py").write_text(REPORT)
+    with listen(None) as sock:
+        port = sock.getsockname()[1]
+    code = (
+        "import sys\nfrom tests.trainer.launching.test_supervisor import config\n"
+        "from pathlib import Path\n"
+        "from trainer.launching.job import launch, one_of_several\n"
+        f"layout = one_of_several(4, 2, int(sys.argv[1]), 'localhost:{port}')\n"
+        f"folder = {str(tmp_path)!r}\n"
+        "command = (sys.executable, folder + '/rank.py', folder)\n"
+        "sys.exit(launch(config(Path(folder)), layout, 0, command))"
+    )
+    hosts = [start([sys.executable, "-c", code, str(index)]) for index in (0, 1)]
+    said = [host.communicate(timeout=60)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    found = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]
+    assert [f["LOCAL_RANK"] for f in found] == ["0", "1", "0", "1"]
+    assert {(f["WORLD_SIZE"], f["MASTER_ADDR"]) for f in found} == {("4", "127.0.0.1")}
+    assert {f["MASTER_PORT"] for f in found} == {str(port)}
+    assert "hello of 0" in said[0] and "hello" not in said[1]
+
+
 def test_where_a_remote_shell_takes_the_host() -> None:
     assert shell_command("ssh -p 22", "h", ["x"]) == ["ssh", "-p", "22", "h", "x"]
     assert shell_command("srun --nodelist={host}", "h", ["x"]) == ["srun", "--nodelist=h", "x"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -101,12 +100,12 @@ def run(folder: Path) -> dict[str, Any]:
         seconds = time.monotonic() - killed
         left = {host: processes(host) for host in hosts}
         error = next((x for x in said.splitlines() if x.startswith("trainer: error")), "")
-        named = re.search(r"its log is (\S+?);? ?(?:,|all|which)", error)
         stopped_at = last_step(output)
         continued = subprocess.run(command, capture_output=True, text=True, check=False)
     logs = sorted(path.name for path in (output / "logs").iterdir())
     return {
         "hosts": len(hosts),
+        "ranks": len(ranks),
         "master": sorted({e["MASTER_ADDR"] for e in ranks}),
         "interface": sorted({e["GLOO_SOCKET_IFNAME"] for e in ranks}),
         "killed": {
@@ -116,7 +115,7 @@ def run(folder: Path) -> dict[str, Any]:
             "at_step": stopped_at,
             "error": error,
             "names_rank": "rank 1" in error and "SIGKILL" in error and hosts[1] in error,
-            "names_log": bool(named) and "rank-0001.log" in error,
+            "names_log": str(output / "logs" / "rank-0001.log") in error,
         },
         "continued": {
             "exit_code": continued.returncode,
