@@ -61,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.batch <= 4096:
         raise UsageError(f"--batch {args.batch}: give a number from 1 to 4096")
     settings = parse_overrides(args.settings)
-    registry.named(args.name, settings)  # a wrong setting is refused before torch is loaded
-
+    _, checked = registry.named(args.name, settings)  # what is wrong is said before torch is loaded
     other = comparison.read(args.against, args.name) if args.against else None
+    if other is not None:
+        comparison.check(args.name, checked.model_dump(), other, args.against)
 
     from trainer.evaluation.loading import load
 

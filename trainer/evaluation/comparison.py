@@ -27,21 +27,26 @@ def read(place: str, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def against(result: Mapping[str, Any], other: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return {place, languages: {language: estimate}}: this model's accuracy minus the other's.
+def check(name: str, settings: Mapping[str, Any], other: Mapping[str, Any], place: str) -> None:
+    """Raise UsageError unless a result of these settings can be paired with the other by class."""
+    if "classes" not in other:
+        raise UsageError(f"--against: {name} has no classes to pair by")
+    asked = {key: value for key, value in settings.items() if key != "languages"}
+    for key, value in asked.items():
+        if value != other["settings"].get(key):
+            raise UsageError(
+                f"--against {place}: it was asked with {key}={other['settings'].get(key)}, and this "
+                f"with {key}={value}; ask both the same"
+            )
 
-    The mean over the classes that count, with a bootstrap interval over classes. UsageError if the
-    evaluation has no classes, or the two had other settings: only the same questions can be paired.
+
+def against(result: Mapping[str, Any], other: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return {place, model, languages: {language: estimate}}: this accuracy minus the other's.
+
+    The mean over the classes that count, with a bootstrap interval over classes, in the languages that
+    both were asked in. Errors as `check`.
     """
-    if "classes" not in result:
-        raise UsageError(f"--against: {result['evaluation']} has no classes to pair by")
-    mine, theirs = ({**r["settings"], "languages": None} for r in (result, other))
-    if different := [key for key in mine if mine[key] != theirs.get(key)]:
-        key = different[0]
-        raise UsageError(
-            f"--against {place}: it was asked with {key}={theirs.get(key)}, and this with "
-            f"{key}={mine[key]}; ask both the same"
-        )
+    check(result["evaluation"], result["settings"], other, place)
     counted = np.ones(len(result["classes"]), bool)
     if result["settings"]["classes"] == "tail":
         counted = np.array(result["tail"])
@@ -55,6 +60,4 @@ def against(result: Mapping[str, Any], other: Mapping[str, Any], place: str) -> 
         )
         both = ~np.isnan(a) & ~np.isnan(b)
         found[language] = paired_bootstrap(a[both], b[both]).to_json()
-    if not found:
-        raise UsageError(f"--against {place}: it was asked in no language of this one")
     return {"place": place, "model": other["model"], "languages": found}

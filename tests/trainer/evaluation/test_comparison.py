@@ -11,7 +11,7 @@ import pytest
 
 from schemas.errors import InputError, UsageError
 from trainer.cli import main
-from trainer.evaluation.comparison import against, read
+from trainer.evaluation.comparison import against, check, read
 
 
 def a_result(per_class: list[float | None], **settings: Any) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def test_only_the_same_questions_are_paired(tmp_path: Path) -> None:
     result = a_result([0.1, 0.2, 0.3])
     with pytest.raises(UsageError, match="asked with images=8, and this with images=4"):
         against(result, a_result([0.1, 0.2, 0.3], images=8), "x")
-    with pytest.raises(UsageError, match="in no language"):
-        against(result, {**result, "languages": {"ja": {"per_class": [0.1, 0.2, 0.3]}}}, "x")
-    with pytest.raises(UsageError, match="no classes to pair by"):
-        against({"evaluation": "cvqa"}, result, "x")
+    japanese = {**result, "languages": {"ja": {"per_class": [0.1, 0.2, 0.3]}}}
+    assert against(result, japanese, "x")["languages"] == {}
+    with pytest.raises(UsageError, match="cvqa has no classes to pair by"):
+        check("cvqa", {}, {"evaluation": "cvqa"}, "x")
     with pytest.raises(InputError, match="run `trainer eval"):
         read(str(tmp_path), "pool")
 
