@@ -33,7 +33,7 @@ LOSS = WEIGHTS = 1e-5
 RECORDING = ROOT / "tests" / "trainer" / "recording"
 OPTIMIZERS = {
     "adamw": ["optimizer.name=adamw", "optimizer.lr=1e-3"],
-    "sgd": ["optimizer.name=sgd", "optimizer.lr=0.05", "optimizer.momentum=0.9"],
+    "sgd": ["optimizer.name=sgd", "optimizer.lr=0.01", "optimizer.momentum=0.9"],
 }
 
 
@@ -121,17 +121,22 @@ class Runs:
 
 def stage(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
     """Kill and continue at a ZeRO stage; figures."""
-    found = {**_adamw(runs, zero, faults), **_sgd(runs, zero, faults)}
+    found = {**adamw(runs, zero, faults), **_sgd(runs, zero, faults)}
     for ranks in (1, 4):
-        if found[f"loss_{ranks}_ranks"] > LOSS:
-            faults.append(f"zero {zero}, {ranks} ranks: loss off by {found[f'loss_{ranks}_ranks']}")
-        if found[f"weights_{ranks}_ranks"] > WEIGHTS:
-            off = found[f"weights_{ranks}_ranks"]
-            faults.append(f"zero {zero}, {ranks} ranks: weights off by {off}")
+        for name, limit in ((f"loss_{ranks}_ranks", LOSS), (f"weights_{ranks}_ranks", WEIGHTS)):
+            if not found[name] <= limit:
+                faults.append(f"zero {zero}: {name} is off by {found[name]}")
     return found
 
 
-def _adamw(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
+def adamw(
+    runs: Runs,
+    zero: int,
+    faults: list[str],
+    kills: int = 3,
+    continued: Sequence[int] = (1, RANKS, 4),
+) -> dict[str, Any]:
+    """Kill a run under AdamW, each time at another moment, then continue copies of it."""
     reference = runs.whole(runs.folder / f"whole-{zero}", zero, "adamw", RANKS)
     output = runs.folder / f"killed-{zero}"
     saving = output / "checkpoints" / f"step-{2 * EVERY:08}"
@@ -141,40 +146,38 @@ def _adamw(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
         lambda life: life.last_step() >= 3 * EVERY,
     ]
     lives, epochs, restores = [], [], 0
-    for moment in moments:
+    for moment in moments[:kills]:
         before = runs.keep(output)
         restores += before is not None
         life = runs.start(output, zero, "adamw", RANKS)
         life.kill(moment)
-        _check_restore(life, before, RANKS, f"zero {zero}, killed again", faults)
+        check_restore(life, before, RANKS, f"zero {zero}, killed again", faults)
         lives.append(life)
         epochs.append(round((life.last_step() + 1) * BATCH / _rows(runs.dataset), 3))
     figures: dict[str, Any] = {"kills": len(lives), "killed_at_epoch": epochs}
     last = _checkpoint_of(output)
     assert last is not None
     begun = int(last.name.removeprefix("step-"))
-    for ranks in (1, RANKS, 4):
+    for ranks in continued:
         on = runs.folder / f"killed-{zero}-{ranks}"
         shutil.copytree(output, on)
         kept = runs.keep(output)
         life = runs.whole(on, zero, "adamw", ranks)
         restores += 1
         what = f"zero {zero}, continued with {ranks} ranks"
-        _check_restore(life, kept, ranks, what, faults)
-        _check_order(reference, [*lives, life], what, faults)
+        check_restore(life, kept, ranks, what, faults)
+        check_order(reference, [*lives, life], what, faults)
         mine, other = _losses(on), _losses(reference.output)
-        steps = range(begun + 1, begun + 1 + COMPARED)
-        assert len(steps) == COMPARED and STEPS in mine
         if ranks != RANKS:
+            steps = range(begun + 1, begun + 1 + COMPARED)
             worst = max(abs(mine[s] - other[s]) / abs(other[s]) for s in steps)
             figures[f"loss_{ranks}_ranks"] = worst
             continue
-        figures["same_ranks_identical"] = mine == other and _digest(on) == _digest(reference.output)
-        if not figures["same_ranks_identical"]:
+        same = mine == other and _digest(on) == _digest(reference.output)
+        figures["same_ranks_identical"] = same
+        if not same:
             faults.append(f"{what}: not bit-identical to the uninterrupted run")
-    figures["restores"] = restores
-    figures["samples"] = STEPS * BATCH
-    return figures
+    return {**figures, "restores": restores, "samples": STEPS * BATCH}
 
 
 def _sgd(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
@@ -191,15 +194,19 @@ def _sgd(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
         kept = runs.keep(output)
         life = runs.whole(on, zero, "sgd", ranks)
         what = f"zero {zero}, SGD continued with {ranks} ranks"
-        _check_restore(life, kept, ranks, what, faults)
-        _check_order(reference, [killed, life], what, faults)
+        check_restore(life, kept, ranks, what, faults)
+        check_order(reference, [killed, life], what, faults)
         weights, expected = (
             read_weights(at, str(latest(at)))
             for at in (storage(place).at("checkpoints") for place in (on, reference.output))
         )
+        off = {n: float((weights[n] - value).norm()) for n, value in expected.items()}
+        for name in [name for name in off if name.endswith("k_proj.bias")]:
+            # The softmax cancels it: its true gradient is 0, and it holds nothing but rounding.
+            if off.pop(name) > 1e-6 or float(expected[name].norm()) > 1e-6:
+                faults.append(f"{what}: {name} is not 0")
         figures[f"weights_{ranks}_ranks"] = max(
-            float((weights[name] - value).norm()) / max(float(value.norm()), 1e-8)
-            for name, value in expected.items()
+            o / float(expected[n].norm()) for n, o in off.items()
         )
     return figures
 
@@ -207,7 +214,7 @@ def _sgd(runs: Runs, zero: int, faults: list[str]) -> dict[str, Any]:
 # -- checks -----------------------------------------------------------------------------------
 
 
-def _check_restore(life: Life, kept: Path | None, ranks: int, what: str, faults: list[str]) -> None:
+def check_restore(life: Life, kept: Path | None, ranks: int, what: str, faults: list[str]) -> None:
     """What each rank held after the restore, and its first forward used, is what the files have."""
     if kept is None:
         return
@@ -237,14 +244,14 @@ def _check_restore(life: Life, kept: Path | None, ranks: int, what: str, faults:
                 faults.append(f"{what}: the forward of rank {rank} uses another {name}")
 
 
-def _check_order(reference: Life, lives: Sequence[Life], what: str, faults: list[str]) -> None:
+def check_order(reference: Life, lives: Sequence[Life], what: str, faults: list[str]) -> None:
     """Every life's steps took the samples that the uninterrupted run took, and none is missing."""
     expected = _steps(reference)
     made: set[int] = set()
     for life in lives:
         for step, taken in _steps(life).items():
             made.add(step)
-            if taken != expected[step]:
+            if taken != expected.get(step):
                 faults.append(f"{what}: step {step} took other samples")
     positions = [position for step in sorted(expected) for position in expected[step][0]]
     if positions != list(range(STEPS * BATCH)) or made != set(range(STEPS)):
