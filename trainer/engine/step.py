@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from schemas.ids import id128
 from trainer.engine.feed import Feed
+from trainer.engine.representations import Tensors, joined, pulled
 from trainer.engine.verdict import Agreed
 from trainer.protocols import Batch, GlobalObjective, Objective, Place, Positions
 
 if TYPE_CHECKING:
     import torch
-
-Tensors = Mapping[str, "torch.Tensor"]
 
 
 class NotFinite(Exception):
@@ -122,9 +121,10 @@ class Stepper:
         norm: Any = None
         everything = np.concatenate(feed.positions)
         if self.norm:
-            norm = torch.nn.utils.get_total_norm(
-                [p.grad for p in self._parameters if p.grad is not None]
-            )
+            for parameter in self._parameters:  # as with several ranks, and at other stages
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters])
             if not bool(torch.isfinite(norm)):
                 raise NotFinite("gradient", {"loss": loss, "norm": float(norm)}, everything)
             if self.clip:
@@ -174,7 +174,7 @@ class Stepper:
                 self._seed(feed.step, number)
                 with nullcontext() if single else torch.no_grad():
                     found.append(objective.represent(self.engine, batch))
-            local = _joined(found)
+            local = joined(found)
             everywhere = self._gathered(local)
             rows = sum(len(p) for p in feed.positions)
             components = objective.components(local, everywhere, self.place.rank * rows)
@@ -188,8 +188,8 @@ class Stepper:
                     self._seed(feed.step, number)
                     found[number] = objective.represent(self.engine, batch)
                 stop = start + len(feed.positions[number])
-                pulled = _pull(found[number], gradients, start, stop, first=number == 0)
-                self.engine.backward(pulled, scale_wrt_gas=False)
+                scalar = pulled(found[number], gradients, start, stop, first=number == 0)
+                self.engine.backward(scalar, scale_wrt_gas=False)
                 start = stop
 
         def suspects() -> Positions:
@@ -293,44 +293,6 @@ class Stepper:
             yield
         finally:
             self._seconds += time.perf_counter() - begun
-
-
-def _joined(found: list[Tensors]) -> dict[str, torch.Tensor]:
-    """Micro-batches' representations as leaves of the loss: [n, ...] in fp32, or 0-d as they are
-    in the first micro-batch, for they are the same in all."""
-    import torch
-
-    out: dict[str, torch.Tensor] = {}
-    for name, first in found[0].items():
-        parts = [tensors[name].detach() for tensors in found]
-        value = torch.cat(parts) if first.ndim else first.detach()
-        if value.is_floating_point():
-            value = value.float() if value.element_size() < 4 else value
-            # A view of the model's own tensor must not become a leaf of ours.
-            value = value.clone() if value.data_ptr() == first.data_ptr() else value
-            value.requires_grad_()
-        out[name] = value
-    return out
-
-
-def _pull(
-    found: Tensors, gradients: Tensors, start: int, stop: int, *, first: bool
-) -> torch.Tensor:
-    """A scalar whose gradient is that of the loss, led back through one micro-batch.
-
-    0-d representations are shared by all micro-batches: the first one takes their whole gradient.
-    """
-    total: Any = None
-    for name, value in found.items():
-        if not value.requires_grad or name not in gradients:
-            continue
-        gradient = gradients[name]
-        own = gradient[start:stop] if value.ndim else gradient if first else 0.0
-        part = (value * own).sum()
-        total = part if total is None else total + part
-    if total is None:
-        raise ValueError("no representation depends on a trainable parameter")
-    return cast("torch.Tensor", total)
 
 
 def _rows_of_non_finite(

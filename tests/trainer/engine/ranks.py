@@ -49,6 +49,8 @@ class Recorder(Stepper):
             found = parameter.grad
             if self.engine.zero_optimization_stage():
                 found = safe_get_full_grad(parameter)
+            if found is None:  # the loss does not reach it
+                found = torch.zeros_like(parameter)
             self.gradients[name] = found.detach().float().clone().reshape(-1)
         return super()._update(*args)
 

@@ -156,7 +156,8 @@ def test_the_reference_is_not_blind() -> None:
     batch = torch.arange(16)
     pieces = tiny_additive.pieces(torch.zeros(16, 1), torch.zeros(16, 1), batch)
     for _, chosen in pieces.values():
-        assert len({int(part.sum()) for part in chosen.split(2)}) > 1
+        for size in (2, 4, 8):  # a micro-batch, a rank of four, a rank of two
+            assert len({int(part.sum()) for part in chosen.split(size)}) > 1
     plain = tiny.run_config("unused", length={"steps": 1}, batch={"size": 16, "micro": 2})
     dropped = reference(config_of("cached"), 4)["losses"][0]
     assert abs(dropped - reference(plain, 4)["losses"][0]) > 1e-3

@@ -20,8 +20,8 @@ def pieces(image: torch.Tensor, text: torch.Tensor, position: torch.Tensor) -> d
     """{component: (values of its units, which samples have the unit)}."""
     near = (image * text).sum(-1)
     return {
-        "near": ((1 - near) ** 2, position % 3 != 0),
-        "even": (image[:, 0] - 0.1, position % 7 < 2),
+        "near": ((1 - near) ** 2, position % 16 > 2),
+        "even": (image[:, 0] - 0.1, position % 16 % 5 == 1),
     }
 
 
