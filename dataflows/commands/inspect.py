@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(datasets: list[Dataset]) -> Iterator[str]:
-    from dataflows.report.numbers import size
-    from dataflows.report.text import terminal
+    from curation.page.numbers import size
+    from curation.page.text import terminal
 
     width = max(len(dataset.storage.name) for dataset in datasets)
     for dataset in datasets:
@@ -59,8 +59,8 @@ def _run(datasets: list[Dataset]) -> Iterator[str]:
 
 
 def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
-    from dataflows.report.numbers import size
-    from dataflows.report.text import terminal
+    from curation.page.numbers import size
+    from curation.page.text import terminal
 
     manifest = dataset.manifest
     totals = manifest.totals
@@ -113,7 +113,7 @@ def _first(dataset: Dataset, rows: int) -> Iterator[dict[str, Any]]:
 
 def _cell(value: Any) -> str:
     """A value on one line: ids as hex, pictures as their size, text without control characters."""
-    from dataflows.report.text import terminal
+    from curation.page.text import terminal
 
     if isinstance(value, bytes):
         return value.hex() if len(value) <= 32 else f"{len(value):,} bytes"

@@ -17,30 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print where it is."""
-    import posixpath
-
-    from dataflows.report.numbers import size
+    from curation.page.place import put
     from dataflows.report.render import report
-    from schemas.errors import UsageError
     from schemas.storage import storage
 
     root = storage(args.output)
-    page = report(args.output).encode("utf-8")
-    if args.out is None:
-        # Inside a dataset only its own files: its page goes beside it.
-        one = root.exists("manifest.json")
-        place = root.sibling(f"{root.name}.report.html").url if one else root.path("report.html")
-    else:
-        place = storage(args.out).url
-        if args.out.endswith("/") or _is_directory(place):
-            raise UsageError(f"--out {args.out} is a directory; name a file, such as report.html")
-    folder, name = posixpath.split(place)
-    storage(folder).replace(name, page)
-    print(f"{place} ({size(len(page))})")
+    page = report(args.output)
+    # Inside a dataset only its own files: its page goes beside it.
+    one = root.exists("manifest.json")
+    place = root.sibling(f"{root.name}.report.html").url if one else root.path("report.html")
+    print(put(page, place, args.out))
     return 0
-
-
-def _is_directory(place: str) -> bool:
-    import os
-
-    return os.path.isdir(place)

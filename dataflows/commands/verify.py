@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a dataset and one a fault; CheckFailed (exit code 1) if there is any."""
+    from curation.page.text import terminal
     from dataflows.report.source import dataset_places
-    from dataflows.report.text import terminal
     from schemas.errors import CheckFailed, HeadraceError
     from schemas.manifest import Manifest
     from schemas.verify import verify

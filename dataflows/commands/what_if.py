@@ -59,8 +59,8 @@ def _values(words: list[str]) -> tuple[list[float], list[int]]:
 
 
 def _show(one: Estimate, own: float | None, most: int) -> None:
-    from dataflows.report.numbers import whole
-    from dataflows.report.text import terminal
+    from curation.page.numbers import whole
+    from curation.page.text import terminal
 
     t_en = "no English" if one.t_en is None else f"t_en = {whole(one.t_en)}"
     mark = " (this run's)" if own is not None and abs(one.p - own) < 1e-12 else ""
@@ -89,6 +89,6 @@ def _show(one: Estimate, own: float | None, most: int) -> None:
 
 def _percent(share: float | None) -> str:
     """A percentage with plain spaces, so that output can be searched."""
-    from dataflows.report.numbers import percent
+    from curation.page.numbers import percent
 
     return percent(share).replace("\u202f", " ")

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     An image id, a hash or a URL is found by the footers of the sorted shards. A pair id has no such
     order: its column is read, from the smallest dataset on.
     """
+    from curation.page.text import terminal
     from dataflows.report.source import open_run
-    from dataflows.report.text import terminal
     from dataflows.report.why import trace
     from schemas.errors import InputError, UsageError
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_fetch(run: Run, output: str, text: str) -> int:
-    from dataflows.report.text import terminal
+    from curation.page.text import terminal
     from dataflows.report.why_fetch import tell
     from schemas.errors import InputError
     from schemas.ids import image_id
@@ -117,7 +117,7 @@ def _resolve(run: Run, text: str) -> tuple[bytes, bytes | None]:
 
 
 def _print(text: TextTrace) -> None:
-    from dataflows.report.text import terminal
+    from curation.page.text import terminal
 
     print()
     print(f'"{terminal(text.text, 300)}"')

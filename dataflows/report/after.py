@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.metaclip2.probabilities import Probabilities, keep_probability
-from dataflows.report.numbers import whole
+from curation.page.numbers import whole
 from dataflows.report.source import Run
 
 if TYPE_CHECKING:

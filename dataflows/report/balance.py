@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.page.names import language_name
+from curation.page.numbers import decimal, percent, share, whole
 from dataflows.report import after as draws
 from dataflows.report.entries import entry_texts
 from dataflows.report.figures import RankCurve, rank_count_svg
 from dataflows.report.model import Balance, BalanceRow, EntryRow, Panel
-from dataflows.report.names import language_name
-from dataflows.report.numbers import decimal, percent, share, whole
 from dataflows.report.source import Run
 
 PANELS = 12

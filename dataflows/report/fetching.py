@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dataflows.report.names import language_name
-from dataflows.report.numbers import percent, share, size, whole
+from curation.page.names import language_name
+from curation.page.numbers import percent, share, size, whole
 from dataflows.report.source import Run
 
 COUNTED_ROWS = 2_000_000

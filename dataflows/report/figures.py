@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from dataflows.report.numbers import compact
-from dataflows.report.text import attribute
+from curation.page.numbers import compact
+from curation.page.text import attribute
 
 WIDTH, HEIGHT = 340, 220
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 34

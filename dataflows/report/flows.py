@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from curation.page.numbers import percent, share, whole
 from dataflows.report.model import Alert, Change, FallRow, Flow, Funnel
-from dataflows.report.numbers import percent, share, whole
 from dataflows.report.source import Run
 from schemas.errors import IntegrityError
 from schemas.ledger import KINDS, UNITS, Ledger

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from curation.page.names import language_name
+from curation.page.numbers import percent, share, size, whole
 from dataflows.report import lineage
 from dataflows.report.balance import balance
 from dataflows.report.estimates import knob
@@ -9,8 +11,6 @@ from dataflows.report.fetching import fetching
 from dataflows.report.flows import faults, flows, funnel
 from dataflows.report.languages import english, languages
 from dataflows.report.model import Balance, Funnel, Languages, Report, Tile
-from dataflows.report.names import language_name
-from dataflows.report.numbers import percent, share, size, whole
 from dataflows.report.samples import dead_letters, left_out, samples
 from dataflows.report.source import Run
 

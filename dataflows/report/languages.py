@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from curation.page.names import language_name
+from curation.page.numbers import percent, share, whole
 from dataflows.report.model import LanguageRow, Languages
-from dataflows.report.names import language_name
-from dataflows.report.numbers import percent, share, whole
 from dataflows.report.source import Run
 
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from curation.page.names import language_name
+from curation.page.numbers import whole
 from dataflows.report.model import Alert, PinnedInput, Safety, StageFacts
-from dataflows.report.names import language_name
-from dataflows.report.numbers import whole
 from dataflows.report.source import Run
 from schemas.manifest import Manifest
 

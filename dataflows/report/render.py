@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from dataflows.report import numbers, text
+from curation.page.environment import environment, style_sheet
 from dataflows.report.gather import gather
 from dataflows.report.model import Report
-from dataflows.report.names import language_name
 from dataflows.report.source import open_run
 
 VISIBLE = 14
@@ -27,9 +21,10 @@ def report(location: str) -> str:
 
 def render(facts: Report) -> str:
     """HTML of gathered facts. Everything that is not `Markup` made by this package is escaped."""
-    css = files("dataflows.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    page = _environment().get_template("report.html")
-    return page.render(report=facts, css=Markup(css), sections=_sections(facts), visible=VISIBLE)
+    made = environment("dataflows.report")
+    made.filters["units"] = lambda unit: "entries" if unit == "entry" else f"{unit}s"
+    page = made.get_template("report.html")
+    return page.render(report=facts, css=style_sheet(), sections=_sections(facts), visible=VISIBLE)
 
 
 def _sections(facts: Report) -> list[tuple[str, str]]:
@@ -44,34 +39,3 @@ def _sections(facts: Report) -> list[tuple[str, str]]:
     if facts.samples or facts.left_out or facts.dead:
         sections.append(("samples", "Pairs"))
     return [*sections, ("safety", "Safety"), ("lineage", "Lineage")]
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dataflows.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-    def or_dash(show):  # type: ignore[no-untyped-def]
-        return lambda value, *rest: (
-            Markup('<span class="soft">n/a</span>') if value is None else show(value, *rest)
-        )
-
-    environment.filters.update(
-        page=text.page,
-        attribute=text.attribute,
-        tag=text.language_tag,
-        dir=text.direction,
-        language_name=language_name,
-        whole=or_dash(numbers.whole),
-        decimal=or_dash(numbers.decimal),
-        percent=or_dash(numbers.percent),
-        size=numbers.size,
-        share=numbers.share,
-        units=lambda unit: "entries" if unit == "entry" else f"{unit}s",
-        short=lambda digest: text.attribute(digest, 1000)[:12],
-    )
-    return environment

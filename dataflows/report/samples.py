@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.id_sets import run_starts
+from curation.page.names import RIGHT_TO_LEFT
+from curation.page.thumbnails import Thumbnail, thumbnails
 from dataflows.report.entries import entry_texts
 from dataflows.report.model import DeadRow, LeftOut, Sample
-from dataflows.report.names import RIGHT_TO_LEFT
 from dataflows.report.source import Run
-from dataflows.report.thumbnails import Thumbnail, thumbnails
 from schemas.ids import SALT_DRAW, SALT_PICK, uniform
 
 PAIRS = 24

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataflows.report.numbers import size, whole
+from curation.page.numbers import size, whole
 from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, StorageError
 from schemas.manifest import Manifest

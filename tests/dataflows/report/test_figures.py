@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows.report import numbers
+from curation.page import numbers
 from dataflows.report.figures import HEIGHT, WIDTH, RankCurve, rank_count_svg
 from tests.dataflows.report.html import parse
 

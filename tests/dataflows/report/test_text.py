@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows.report import text
+from curation.page import text
 from tests.dataflows.report.hostile import ARABIC_BRAND, LONG_WORD, SHOWN
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.sampled_from(SHOWN)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataflows.report import thumbnails as module
-from dataflows.report.thumbnails import SIDE, thumbnails
+from curation.page import thumbnails as module
+from curation.page.thumbnails import SIDE, thumbnails
 from tests.dataflows.report.build import png
 
 

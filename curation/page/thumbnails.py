@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataflows.report.thumbnail_child import ANSWER
+from curation.page.thumbnail_child import ANSWER
 
 SIDE = 232
 MAX_BYTES = 32 * 2**20
@@ -54,7 +54,7 @@ def thumbnails(images: Sequence[bytes | None]) -> list[Thumbnail]:
 def _ask(images: Sequence[bytes]) -> list[Thumbnail]:
     """Answers up to the image that ended the child or took too long."""
     request = b"".join(struct.pack("<I", len(data)) + data for data in images)
-    command = [sys.executable, "-m", "dataflows.report.thumbnail_child"]
+    command = [sys.executable, "-m", "curation.page.thumbnail_child"]
     numbers = [str(SIDE), str(MAX_PIXELS), str(MEMORY)]
     environment = {
         "PATH": os.environ.get("PATH", ""),
