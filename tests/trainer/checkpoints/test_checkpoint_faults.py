@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import HeadraceError, InputError, IntegrityError
 from schemas.storage import storage
+from tests.schemas import servers
 from tests.trainer.checkpoints.training import job, run
 from trainer.engine.checkpoint import latest, prune, read_weights
 
@@ -42,8 +43,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
         "no such": job(0, 4, restore=[good, "step-00000004"]),
     }
     results = dict(zip(two, run(tmp, 2, list(two.values())), strict=True))
-    one = {"killed": job(1, 3, optimizer="sgd", save=[again, THIRD], kill=again)}
-    return tmp, results | dict(zip(one, run(tmp, 1, list(one.values())), strict=True))
+    store = f"s3://{servers.BUCKET}/run/checkpoints"
+    one = {
+        "killed": job(1, 3, optimizer="sgd", save=[again, THIRD], kill=again),
+        "to the store": job(2, 5, precision="bf16", **at, save=[store, FIFTH]),
+        "from the store": job(3, 5, precision="bf16", restore=[store, None]),
+    }
+    with servers.moto() as address, servers.variables(address):
+        results |= dict(zip(one, run(tmp, 1, list(one.values())), strict=True))
+        results["keys"] = {"all": storage(store).list()}
+    return tmp, results
 
 
 def _error(results: Results, name: str) -> tuple[str, str]:
@@ -118,6 +127,15 @@ def test_a_save_killed_before_any_operation_leaves_the_old_or_the_new_checkpoint
         # Temporary files of a process that lives, as this one does, are nobody's to delete.
         left = [key for key in kill["left"] if not key.startswith(".headrace/")]
         assert not [key for key in left if ".tmp" in key], kill
+
+
+def test_an_object_store_holds_checkpoints_like_a_disk(ran: tuple[Path, Results]) -> None:
+    tmp, results = ran
+    assert results["from the store"]["restored"] == results["to the store"]["saved"]
+    assert results["from the store"]["facts"]["step"] == 5
+    names = os.listdir(tmp / "other" / FIFTH)
+    assert len([name for name in names if name.startswith("masters")]) == 2
+    assert len(results["keys"]["all"]) == len(names) + 1  # and latest
 
 
 # -- files, without an engine -----------------------------------------------------------------

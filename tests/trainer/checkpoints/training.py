@@ -347,12 +347,14 @@ def _broken(one: dict[str, Any]) -> Iterator[None]:
 def main() -> None:
     import torch.distributed as dist
 
+    from trainer.engine import checkpoint_files
     from trainer.engine.deepspeed import join
     from trainer.protocols import Place
 
     plan, out = sys.argv[1:]
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     place = Place(rank, ranks, rank, "cpu")
+    checkpoint_files.SHARD_BYTES = 2500  # several shards of a kind
     join(place)
     results = [_do(one, place) for one in json.loads(Path(plan).read_text())]
     if rank == 0:
