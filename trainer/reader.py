@@ -265,10 +265,9 @@ class Reader:
                 views = self._shards.raw(*group, f"{name}.bytes")
                 if views is not None:
                     raw[name] = _objects(views)
-        self._shards.check(group[0])
         rest = [name for name in names if name not in raw]
         if rest:
-            table = self.dataset.read_row_group(*group, rest)
+            table = self._shards.table(*group, rest)
             raw |= {name: _objects_of(table[name]) for name in rest}
         if (kept := self._order.kept(group)) is not None:
             raw = {name: values[kept] for name, values in raw.items()}

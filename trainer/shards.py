@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.dataset import Dataset
@@ -35,8 +36,9 @@ _hashing = threading.Lock()
 @dataclass(frozen=True)
 class _Mapped:
     data: memoryview
-    meta: pq.FileMetaData
+    file: pq.ParquetFile
     leaves: dict[str, int]
+    names: set[str]
 
 
 class _OtherLayout(Exception):
@@ -93,6 +95,13 @@ class Shards:
         except (_OtherLayout, struct.error, IndexError):
             return None
 
+    def table(self, shard: int, group: int, columns: list[str]) -> pa.Table:
+        """Return a row group's columns, as `Dataset.read_row_group`; a local shard stays open."""
+        mapped = self._map(shard)
+        if mapped is None or not set(columns) <= mapped.names:
+            return self.dataset.read_row_group(shard, group, columns)
+        return mapped.file.read_row_group(group, columns, use_threads=False).select(columns)
+
     def _map(self, shard: int) -> _Mapped | None:
         if shard in self._mapped:
             self._mapped.move_to_end(shard)
@@ -103,17 +112,19 @@ class Shards:
         self.check(shard)
         with open(path, "rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        meta = pq.read_metadata(path)
-        leaves = {meta.schema.column(i).path: i for i in range(len(meta.schema))}
-        self._mapped[shard] = _Mapped(data, meta, leaves)
+        opened = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)), pre_buffer=False)
+        schema = opened.metadata.schema
+        leaves = {schema.column(i).path: i for i in range(len(schema))}
+        self._mapped[shard] = _Mapped(data, opened, leaves, set(opened.schema_arrow.names))
         while len(self._mapped) > MAPPED:
             self._mapped.popitem(last=False)  # views in use keep their file mapped
         return self._mapped[shard]
 
 
 def _column(mapped: _Mapped, group: int, leaf: int) -> list[memoryview | None]:
-    described = mapped.meta.schema.column(leaf)
-    column = mapped.meta.row_group(group).column(leaf)
+    meta = mapped.file.metadata
+    described = meta.schema.column(leaf)
+    column = meta.row_group(group).column(leaf)
     if (
         column.compression != "UNCOMPRESSED"
         or column.has_dictionary_page
