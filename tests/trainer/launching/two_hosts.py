@@ -78,8 +78,8 @@ def last_step(output: Path) -> int:
     return max((line["step"] for line in steps if "loss" in line), default=0)
 
 
-def run(folder: Path) -> dict[str, Any]:
-    """Kill a rank in mid-run, then continue; what was seen."""
+def run(folder: Path, *, to_the_end: bool = True) -> dict[str, Any]:
+    """Kill a rank in mid-run, then continue the run if asked; what was seen."""
     data, output = pairs(folder / "pairs"), folder / "run"
     hostfile = folder / "hosts"
     with two_hosts() as hosts:
@@ -101,7 +101,7 @@ def run(folder: Path) -> dict[str, Any]:
         left = {host: processes(host) for host in hosts}
         error = next((x for x in said.splitlines() if x.startswith("trainer: error")), "")
         stopped_at = last_step(output)
-        continued = subprocess.run(command, capture_output=True, text=True, check=False)
+        continued = _continued(command, output) if to_the_end else None
     logs = sorted(path.name for path in (output / "logs").iterdir())
     return {
         "hosts": len(hosts),
@@ -117,13 +117,18 @@ def run(folder: Path) -> dict[str, Any]:
             "names_rank": "rank 1" in error and "SIGKILL" in error and hosts[1] in error,
             "names_log": str(output / "logs" / "rank-0001.log") in error,
         },
-        "continued": {
-            "exit_code": continued.returncode,
-            "at_step": last_step(output),
-            "from_checkpoint": '"event": "continued"' in (output / "metrics.jsonl").read_text(),
-            "said": continued.stderr[-1500:] if continued.returncode else "",
-        },
+        "continued": continued,
         "logs": logs,
+    }
+
+
+def _continued(command: list[str], output: Path) -> dict[str, Any]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {
+        "exit_code": done.returncode,
+        "at_step": last_step(output),
+        "from_checkpoint": '"event": "continued"' in (output / "metrics.jsonl").read_text(),
+        "said": done.stderr[-1500:] if done.returncode else "",
     }
 
 
