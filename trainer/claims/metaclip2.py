@@ -65,6 +65,7 @@ class Settings(BaseModel):
     records: int = Field(120_000, ge=1_000, description="records of each seed's pool")
     concepts: int = Field(48, ge=2, description="concepts of the pool, which are the classes")
     samples: int = Field(40_000, ge=100, description="pairs that each arm sees")
+    batch: int = Field(64, ge=8, description="pairs of a step")
     size: int = Field(64, ge=16, le=512, description="pixels a side of a rendering")
     p: float = Field(0.06, gt=0, lt=1, description="English tail proportion")
     images: int = Field(20, ge=2, le=200, description="held-out renderings of each class")
@@ -147,6 +148,7 @@ def _arm(arm: str, place: Path, seed: int, settings: Settings) -> dict[str, Any]
         f"data.path={data}",
         "data.images=generated",
         f"data.render_size={settings.size}",
+        f"batch.size={settings.batch}",
         f"length.samples={settings.samples}",
         f"seed={seed}",
         f"output={output}",
