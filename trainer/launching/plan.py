@@ -125,7 +125,7 @@ def lines(config: RunConfig, found: dict[str, Any]) -> Iterator[str]:
         rows = "" if data["rows"] is None else f", {data['rows']:,} rows"
         yield f"\ndata: digest {data['digest']}{rows}, {data['samples_an_epoch']:,} samples an epoch"
         if found.get("epochs"):
-            yield f"  {found['epochs']:.2f} epochs"
+            yield f"  {found['epochs']:,.2f} epochs"
     if parameters := found.get("parameters"):
         yield f"\nparameters: {parameters['total']:,}, of which {parameters['trained']:,} train"
         yield from _memory_lines(config, found)
