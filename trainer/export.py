@@ -27,8 +27,8 @@ def export(run: str, to: str | None = None, replace: bool = False) -> Path:
     """Write a run's latest checkpoint as a folder of `transformers`; return its path.
 
     ``to``: a local folder (default: RUN/export). ConflictError if it exists and ``replace`` is not
-    given; with ``replace`` only a former export is replaced, evaluations in it included. UsageError for a place that is not
-    local, InputError if the run cannot be read.
+    given; with ``replace`` only a former export is replaced, and evaluations in it go too. UsageError
+    for a place that is not local, InputError if the run cannot be read.
     """
     description = read_run(run)
     target = _target(run, to)
