@@ -187,13 +187,19 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
         vars(deepspeed.ops)["__compatible_ops__"] = {"deepspeed_shm_comm": False}
     deepspeed.init_distributed(dist_backend="gloo" if place.device == "cpu" else "nccl")
     _broadcast(model, place)
+    optimizer = optimizer_of(config.optimizer, model)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # at stage 0 in bf16 DeepSpeed makes a step to see the optimizer's state
     with _scalars_allowed(model, config.zero), redirect_stdout(output):
         engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer_of(config.optimizer, model),
+            optimizer=optimizer,
             config=settings,
             dist_init_required=False,
         )
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = config.optimizer.lr
     if place.ranks == 1 and not config.zero:
         # Stage 0 would copy all gradients to a flat tensor and back, for a reduction over one rank.
         engine.enable_backward_allreduce = False

@@ -18,7 +18,7 @@ from schemas.errors import CheckFailed, IntegrityError
 from schemas.storage import Storage, storage
 from trainer.config import RunConfig, part
 from trainer.engine import deepspeed, directory
-from trainer.engine.feed import Feed, feed
+from trainer.engine.feed import Feed, feed, step_positions
 from trainer.engine.metrics import Clock, Metrics, Progress, duration
 from trainer.engine.schedule import learning_rate
 from trainer.engine.signals import Signals, exit_code
@@ -239,6 +239,8 @@ class _Run:
             return stepper.step(part_, lr)
         except NotFinite as error:
             positions = np.concatenate(everyone(self.place, error.positions))
+            if not len(positions):  # no sample is at fault by itself
+                positions = step_positions(part_.step, self.of.batch)
             places = self.source.places(positions[:_NAMED])
             path = self.output / f"not-finite-step-{part_.step:08}.json"
             found = {"step": part_.step, "fault": str(error), "positions": positions.tolist()}
@@ -277,7 +279,7 @@ class _Run:
         return epoch + (seen - ends[epoch]) / (ends[epoch + 1] - ends[epoch])
 
 
-_NAMED = 1000
+_NAMED = 100
 """Samples of a loss that is not finite whose places are written down."""
 
 

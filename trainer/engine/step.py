@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class NotFinite(Exception):
     """The loss, or else the gradient, is NaN or infinite; no weight has changed.
 
-    ``positions``: int64[n] of this rank, those that it blames, or all of its part of the batch.
+    ``positions``: int64[n], the samples of this rank whose own values are not finite, if any.
     """
 
     def __init__(self, what: str, values: Mapping[str, float], positions: Positions) -> None:
@@ -109,29 +109,29 @@ class Stepper:
             raise NotFinite("loss", means, suspects())
         outcome = Outcome(loss, means, [round(v) for v in stops])
         with self._timed():
-            outcome.grad_norm = self._update(feed, loss)
+            outcome.grad_norm = self._update(loss)
         outcome.seconds = self._seconds
         return outcome
 
-    def _update(self, feed: Feed, loss: float) -> Any:
+    def _update(self, loss: float) -> Any:
         """Change the weights; returns the norm of the gradient before clipping."""
         import numpy as np
         import torch
 
         norm: Any = None
-        everything = np.concatenate(feed.positions)
+        nobody = np.empty(0, np.int64)
         if self.norm:
             for parameter in self._parameters:  # as with several ranks, and at other stages
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters])
             if not bool(torch.isfinite(norm)):
-                raise NotFinite("gradient", {"loss": loss, "norm": float(norm)}, everything)
+                raise NotFinite("gradient", {"loss": loss, "norm": float(norm)}, nobody)
             if self.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip, norm)
         self.engine.step()
         if not self.engine.was_step_applied():
-            raise NotFinite("gradient", {"loss": loss}, everything)
+            raise NotFinite("gradient", {"loss": loss}, nobody)
         if norm is None:
             norm = self.engine.get_global_grad_norm()
         return norm
@@ -154,7 +154,7 @@ class Stepper:
                 self.engine.backward(self._loss(components, counts), scale_wrt_gas=False)
 
         def suspects() -> Positions:
-            return _rows_of_non_finite(feed.positions, [s[None, :] for s in sums], whole=True)
+            return _rows_of_non_finite(feed.positions, sums, whole=True)
 
         return agreed, suspects
 
@@ -298,20 +298,19 @@ class Stepper:
 def _rows_of_non_finite(
     positions: list[Positions], values: list[torch.Tensor], *, whole: bool
 ) -> Positions:
-    """Positions whose values are not finite, else all of them.
+    """Positions whose values are not finite.
 
-    ``whole``: values[i] [1, ...] stand for micro-batch i; else each is [n, ...] over all positions.
+    ``whole``: values[i] stands for all of micro-batch i; else each is [n, ...] over all positions.
     """
     import numpy as np
     import torch
 
     everything = np.concatenate(positions)
     if whole:
-        bad = [not bool(torch.isfinite(v).all()) for v in values]
-        chosen = [p for p, wrong in zip(positions, bad, strict=True) if wrong]
-        return np.concatenate(chosen) if chosen else everything
+        sizes = [len(part) for part in positions]
+        return everything[np.repeat([not bool(torch.isfinite(v).all()) for v in values], sizes)]
     rows = np.zeros(len(everything), bool)
     for value in values:
         if value.is_floating_point():
             rows |= ~torch.isfinite(value).flatten(1).all(1).cpu().numpy()
-    return everything[rows] if rows.any() else everything
+    return everything[rows]

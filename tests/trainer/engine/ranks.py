@@ -41,7 +41,7 @@ class Recorder(Stepper):
 
     gradients: dict[str, torch.Tensor]
 
-    def _update(self, *args: Any) -> Any:
+    def _update(self, loss: float) -> Any:
         from deepspeed.utils import safe_get_full_grad
 
         self.gradients = {}
@@ -52,7 +52,7 @@ class Recorder(Stepper):
             if found is None:  # the loss does not reach it
                 found = torch.zeros_like(parameter)
             self.gradients[name] = found.detach().float().clone().reshape(-1)
-        return super()._update(*args)
+        return super()._update(loss)
 
 
 def records(config: RunConfig, place: Place) -> dict[str, Any]:

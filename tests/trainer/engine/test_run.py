@@ -117,6 +117,17 @@ def test_loaders_stages_and_micro_batches_may_change_when_a_run_continues(tmp_pa
     assert losses(output) == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
 
 
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_bf16_follows_fp32(tmp_path: Path, zero: int) -> None:
+    plain = {"model": {"name": "tiny", "width": 32}, "length": {"steps": 6}, "clip": 1.0}
+    assert train(tiny.run_config(tmp_path / "fp32", **plain), PLACE) == 0
+    batch = {"size": 16, "micro": 4 if zero else 16}
+    changes = {"precision": "bf16", "zero": zero, "batch": batch}
+    assert train(tiny.run_config(tmp_path / "bf16", **{**plain, **changes}), PLACE) == 0
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=2e-2)
+    assert losses(tmp_path / "bf16") != losses(tmp_path / "fp32")
+
+
 def test_a_finished_run_does_nothing_more(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = losses(whole)
     assert train(tiny.run_config(whole, **STEPS), PLACE) == 0
