@@ -7,8 +7,6 @@ functions, and forward weights by hooks during a forward pass: independently of 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gc
 import hashlib
 import json
@@ -16,13 +14,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support import ROOT
+from tests.trainer.checkpoints.breaking import broken, kill_everywhere
 
 BATCH = 8
 CHECKPOINTS = "checkpoints"
@@ -193,7 +189,7 @@ def optimizer_shas(engine: Any) -> dict[str, Any]:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
     base = getattr(engine.optimizer, "optimizer", engine.optimizer)
     groups = getattr(engine.optimizer, "fp16_groups", None)
-    masters = {}
+    masters: dict[int, Any] = {}
     if engine.zero_optimization_stage() == 0 and groups:
         for low, high in zip(groups, engine.optimizer.fp32_groups, strict=True):
             masters |= {id(a): b for a, b in zip(low, high, strict=True)}
@@ -237,19 +233,23 @@ def _do(one: dict[str, Any], place: Any) -> dict[str, Any]:
     try:
         if restore := one.get("restore"):
             folder = storage(restore[0])
-            with _broken(one):
-                name = restore[1] or checkpoint.latest(folder)
+            with broken(one):
+                name = str(restore[1] or checkpoint.latest(folder))
                 result["facts"] = checkpoint.restore(folder, name, engine)
             result["restored"], first = held(engine, place), result["facts"]["step"]
         for step in range(first, one["steps"] + 1):
             if step == one.get("save_at", one["steps"]) and "save" in one:
-                with _broken(one):
+                with broken(one):
                     _save(engine, one, step, place)
                 result["saved"] = held(engine, place)
             if step < one["steps"]:
                 result["losses"].append(_step(engine, step, place))
         if one.get("kill"):
-            result["kills"] = _kill_everywhere(engine, one["kill"], place)
+
+            def save(name: str, step: int) -> None:
+                _save(engine, {**one, "save": [one["kill"], name]}, step, place)
+
+            result["kills"] = kill_everywhere(one["kill"], save)
         result["held"] = held(engine, place)
         result["weights"] = weights_of(engine)
     except HeadraceError as error:
@@ -271,77 +271,6 @@ def _save(engine: Any, one: dict[str, Any], step: int, place: Any) -> None:
     checkpoint.save(storage(one["save"][0]), one["save"][1], engine, facts)
     if one.get("keep"):
         checkpoint.prune(storage(one["save"][0]), one["keep"])
-
-
-class _Killed(BaseException):
-    """The process ends here: nothing of the save runs after."""
-
-
-def _kill_everywhere(engine: Any, folder: str, place: Any) -> list[dict[str, Any]]:
-    """Save step 9 over and over, killed before each operation on the disk in turn; after each,
-    what a continued run finds, and what lies there after its next save."""
-    from schemas.storage import storage
-    from schemas.storage_local import LocalBackend
-    from trainer.engine import checkpoint
-    from trainer.engine.checkpoint_files import remove
-
-    at, found = storage(folder), []
-    job_ = {"zero": engine.zero_optimization_stage(), "save": [folder, "step-00000009"]}
-    for limit in range(1, 1000):
-        left = [limit]
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in dir(LocalBackend) if name.startswith("do_")]:
-                patch.setattr(LocalBackend, name, _counted(getattr(LocalBackend, name), left))
-            try:
-                _save(engine, job_, 9, place)
-            except _Killed:
-                pass
-            else:
-                return found
-        one: dict[str, Any] = {"killed": limit, "latest": checkpoint.latest(at)}
-        one["readable"] = len(checkpoint.read_weights(at, str(one["latest"])))
-        _save(engine, {**job_, "save": [folder, "step-00000007"]}, 7, place)
-        one["left"] = at.list()
-        found.append(one)
-        remove(at, "step-00000009")
-        remove(at, "step-00000007")
-        at.replace("latest", b"step-00000003\n")
-    raise AssertionError("the save never came to its end")
-
-
-def _counted(operation: Any, left: list[int]) -> Any:
-    def counted(self: Any, *args: Any) -> Any:
-        left[0] -= 1
-        if left[0] <= 0:
-            raise _Killed
-        return operation(self, *args)
-
-    return counted
-
-
-@contextlib.contextmanager
-def _broken(one: dict[str, Any]) -> Iterator[None]:
-    """Break the code under test, the disk of the last rank, or a checkpoint."""
-    import torch.distributed as dist
-
-    from schemas.storage_local import LocalBackend
-    from trainer.engine.checkpoint_state import EngineState
-
-    last = dist.get_rank() == dist.get_world_size() - 1
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.MonkeyPatch.context() as patch:
-        if one.get("break") == "no refresh":
-            patch.setattr(EngineState, "refresh", lambda self: None)
-        if one.get("break") == "full disk" and last:
-            patch.setattr(LocalBackend, "do_write", full)
-        if (damaged := one.get("truncate")) and last:
-            path = next(Path(damaged[0]).glob(damaged[1]))
-            os.truncate(path, path.stat().st_size - 1)
-        dist.barrier()
-        yield
 
 
 def main() -> None:
