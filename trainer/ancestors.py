@@ -1,0 +1,71 @@
+"""What a run's data was made from, dataset by dataset back to the files from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import HeadraceError
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A dataset of the lineage; ``dataset`` is None if it is no longer where it was."""
+
+    name: str
+    digest: str
+    dataset: Dataset | None
+
+
+def dataset_of(data: Mapping[str, Any]) -> tuple[Dataset | None, str]:
+    """Return the dataset that was trained on, or None and why it is not at hand.
+
+    ``data``: the entry of run.json, {location, digest}.
+    """
+    place = data.get("location")
+    if not place:
+        return None, "the run does not say where it was."
+    try:
+        dataset = open_dataset(str(place))
+    except HeadraceError as error:
+        return None, str(error)
+    if dataset.manifest.digest != data.get("digest"):
+        return None, f"another dataset is at its place now, digest {dataset.manifest.digest}."
+    return dataset, ""
+
+
+def ancestors(dataset: Dataset) -> list[Ancestor]:
+    """Return every dataset that it was made from, each once, nearest first.
+
+    A parent is looked for beside its child, then where the child's own run read it.
+    """
+    found: dict[tuple[str, str], Ancestor] = {}
+    todo = [dataset]
+    while todo:
+        child = todo.pop(0)
+        for parent in child.manifest.parents:
+            key = parent["name"], parent["digest"]
+            if key in found:
+                continue
+            opened = _opened(child, *key)
+            found[key] = Ancestor(*key, opened)
+            if opened is not None:
+                todo.append(opened)
+    return list(found.values())
+
+
+def _opened(child: Dataset, name: str, digest: str) -> Dataset | None:
+    places: list[Any] = [child.storage.sibling(name)]
+    read = child.manifest.run.get("inputs")
+    if isinstance(read, Mapping) and name in read:
+        places.append(str(read[name]))
+    for place in places:
+        try:
+            dataset = open_dataset(place)
+        except HeadraceError:
+            continue
+        if dataset.manifest.digest == digest:
+            return dataset
+    return None

@@ -1,0 +1,102 @@
+"""All facts of the page from a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from curation.page.numbers import percent, whole
+from schemas.errors import HeadraceError
+from trainer.engine import checkpoint
+from trainer.report import curves, origin, speed
+from trainer.report.examples import examples
+from trainer.report.model import Evaluation, Head, Report, Tile
+from trainer.report.record import Run, number
+from trainer.report.scores import above_chance, evaluation
+
+
+def gather(run: Run) -> Report:
+    """Read what the page shows. Costs a picture for each retrieval example, a manifest for each
+    dataset of the lineage."""
+    line = origin.lineage(run)
+    latest = _latest(run)
+    evaluations = tuple(
+        dataclasses.replace(evaluation(name, result, latest), examples=examples(result))
+        for name, result in run.evaluations.items()
+    )
+    data, facts = run.part("data"), run.facts
+    pinned, total = origin.inputs(line)
+    return Report(
+        title=str(facts.get("recipe") or run.config.recipe),
+        lede=_lede(run),
+        head=Head(
+            str(data.get("digest", "unknown")),
+            str(facts.get("seed", run.config.seed)),
+            str(facts.get("started", "")),
+        ),
+        tiles=tuple(_tiles(run, evaluations)),
+        warnings=origin.warnings(run, line),
+        curves=curves.curves(run),
+        evaluations=evaluations,
+        speed=speed.speed(run),
+        origin=origin.origin(run, line),
+        inputs=pinned,
+        inputs_total=total,
+        licences=origin.licences(line),
+    )
+
+
+def _latest(run: Run) -> str:
+    try:
+        return checkpoint.latest(run.place.at("checkpoints")) or ""
+    except (HeadraceError, OSError, ValueError):
+        return ""
+
+
+def _lede(run: Run) -> str:
+    """How far the run is, in a sentence."""
+    total, history = speed.total_steps(run), run.history
+    of = f" of {total:,}" if total else ""
+    if not history.steps:
+        return "The run has begun; no step is logged yet."
+    done = int(history.steps[-1]["step"])
+    if history.named("finished"):
+        return f"The run is finished: {done:,} steps."
+    saved = history.named("saved")
+    kept = f"saved last at step {int(saved[-1]['step']):,}" if saved else "nothing saved yet"
+    return f"The run is not finished: step {done:,}{of} is the last that is logged, {kept}."
+
+
+def _tiles(run: Run, evaluations: tuple[Evaluation, ...]) -> list[Tile]:
+    tiles = []
+    loss, level = curves.final_loss(run.history), curves.level(run)
+    if loss is not None:
+        known = f"{level.label} = {level.value:.3f}" if level else ""
+        done = bool(run.history.named("finished"))
+        tiles.append(Tile(f"{loss:.4f}", "final loss" if done else "loss so far", known))
+    for one in evaluations:
+        tiles.append(Tile(percent(one.score.mean), one.metric, _verdict(one)))
+    if not evaluations:
+        tiles.append(Tile("none yet", "score", "trainer eval gives one"))
+    if middle := speed.rate(run):
+        seconds = "median since the last start"
+        tiles.append(Tile(f"{middle:,.1f}", "samples a second", seconds))
+    last = run.history.steps[-1] if run.history.steps else {}
+    epoch = number(last.get("epoch"))
+    note = f"{epoch:.2f} epochs" if epoch is not None else ""
+    tiles.append(Tile(whole(speed.samples_seen(run)), "samples seen", note))
+    if parameters := number(run.facts.get("parameters")):
+        tiles.append(Tile(whole(parameters), "parameters"))
+    return tiles
+
+
+def _verdict(one: Evaluation) -> str:
+    """Interval, chance and how they lie to each other."""
+    said = []
+    if one.score.low is not None and one.score.high is not None:
+        said.append(f"95 %: {percent(one.score.low)} to {percent(one.score.high)}")
+    if one.chance is not None:
+        said.append(f"chance {percent(one.chance)}")
+    above = above_chance(one.score, one.chance)
+    if above is not None:
+        said.append("above chance" if above else "not above chance")
+    return "; ".join(said)

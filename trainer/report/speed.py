@@ -1,0 +1,124 @@
+"""Throughput: how fast the run was, on what, and how its batch was split."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from curation.page.numbers import whole
+from schemas.errors import HeadraceError
+from trainer.config import Length
+from trainer.engine.metrics import duration
+from trainer.engine.sizes import sizes
+from trainer.report.curves import chart_of
+from trainer.report.model import Speed
+from trainer.report.record import Run, number
+
+
+def speed(run: Run) -> Speed:
+    """Charts of samples/s and host time, the machine, the settings that decide speed, the batch."""
+    history = run.history
+    charts = tuple(
+        chart_of(history, key, title, unit)
+        for key, title, unit in (
+            ("samples_per_s", "Samples a second, all ranks", "samples/s"),
+            ("host_ms", "Time outside forward, backward and step", "ms a step"),
+        )
+        if history.column(key)[0]
+    )
+    return Speed(charts, tuple(_facts(run)), _batch(run))
+
+
+def rate(run: Run) -> float | None:
+    """Median samples/s since the run last started, without the first value, which has the start in it."""
+    begun = run.history.named("started", "continued")
+    since = int(begun[-1]["step"]) if begun else 0
+    steps, rates = run.history.column("samples_per_s")
+    recent = [one for step, one in zip(steps, rates, strict=True) if step > since]
+    return statistics.median(recent[1:] or recent) if recent else None
+
+
+def ranks(run: Run) -> list[int]:
+    """Ranks of each start, in order; those of run.json if no start is written."""
+    found = [
+        e["ranks"] for e in run.history.named("started", "continued") if _count(e.get("ranks"))
+    ]
+    given = run.facts.get("ranks")
+    return found or ([given] if isinstance(given, int) and _count(given) else [1])
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    config, machine = run.config, run.part("environment")
+    facts: list[tuple[str, str | None]] = []
+    middle = rate(run)
+    host = run.history.column("host_ms")[1]
+    facts.append(
+        ("samples a second", f"{middle:,.1f} (median since the last start)" if middle else None)
+    )
+    facts.append(
+        ("host time", f"{statistics.median(host):,.2f} ms a step (median)" if host else None)
+    )
+    facts.append(("time of training", duration(run.history.seconds) if run.history.steps else None))
+    facts.append(("machine", _machine(machine)))
+    several = list(dict.fromkeys(ranks(run)))
+    facts.append(("ranks", ", then ".join(map(str, several))))
+    facts.append(("precision", config.precision))
+    facts.append(("ZeRO stage", str(config.zero)))
+    facts.append(("loader threads a rank", str(config.loaders)))
+    return [(name, value) for name, value in facts if value]
+
+
+def _machine(machine: Mapping[str, Any]) -> str | None:
+    host, cores = machine.get("host"), machine.get("cores")
+    said = [str(host)] if host else []
+    if _count(cores):
+        said.append(f"{whole(float(str(cores)))} cores")
+    return ", ".join(said) or None
+
+
+def _batch(run: Run) -> tuple[tuple[str, str, str], ...]:
+    """Name, value and origin of each size, as `trainer plan` derives them."""
+    config = run.config
+    known = total_steps(run)
+    try:
+        of = sizes(
+            config.model_copy(update={"length": Length.model_validate({"steps": known or 1})}),
+            ranks(run)[-1],
+        )
+    except (HeadraceError, ValueError):
+        return ()
+    rows = [
+        ("samples a step", of.batch, "batch.size"),
+        ("ranks", of.ranks, ""),
+        ("samples a rank", of.per_rank, "batch.size / ranks"),
+        ("samples a forward pass", of.micro, "batch.micro, at most a rank's"),
+        ("forward passes a step and rank", of.micro_batches, ""),
+    ]
+    if known:
+        rows += [
+            ("steps", of.steps, "length"),
+            ("samples", of.steps * of.batch, "steps × batch.size"),
+        ]
+    return tuple((name, whole(value), origin) for name, value, origin in rows)
+
+
+def total_steps(run: Run) -> int | None:
+    """Steps of the whole run; None if only the data would tell (a length in epochs, not finished)."""
+    length, size = run.config.length, run.config.batch.size
+    if length.steps is not None:
+        return length.steps
+    if length.samples is not None:
+        return max(1, length.samples // size)
+    finished = run.history.named("finished")
+    return int(finished[-1]["step"]) if finished else None
+
+
+def samples_seen(run: Run) -> int:
+    """Samples of the last logged step."""
+    last = run.history.steps[-1] if run.history.steps else {}
+    return round(number(last.get("samples")) or 0)
