@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from schemas.card import escape
-from schemas.dataset import Dataset, open_dataset
-from schemas.errors import HeadraceError
+from schemas.dataset import Dataset
+from trainer.ancestors import ancestors, dataset_of
 
 if TYPE_CHECKING:
     from trainer.evaluation.loading import Loaded
@@ -34,7 +33,7 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
     the one that was trained on, the card says so.
     """
     data = run.get("data") or {}
-    dataset, why = _dataset(data)
+    dataset, why = dataset_of(data)
     front = [
         "---",
         "library_name: transformers",
@@ -113,34 +112,10 @@ def _data(data: dict[str, Any], dataset: Dataset | None, why: str) -> list[str]:
 
 def _ancestors(dataset: Dataset) -> list[str]:
     """One line for each dataset and file that it was made from, as far as they are at hand."""
-    lines: dict[str, None] = {}
-    todo = [dataset]
-    while todo:
-        one = todo.pop(0)
-        for parent in one.manifest.parents:
-            line = f"* dataset {escape(parent['name'])}, digest `{parent['digest']}`"
-            if line in lines:
-                continue
-            lines[line] = None
-            with contextlib.suppress(HeadraceError):
-                found = open_dataset(one.storage.sibling(parent["name"]))
-                if found.manifest.digest == parent["digest"]:
-                    todo.append(found)
+    found = ancestors(dataset)
+    lines = [f"* dataset {escape(one.name)}, digest `{one.digest}`" for one in found]
+    for one in (dataset, *(one.dataset for one in found if one.dataset is not None)):
         for item in one.manifest.inputs:
             checksum = f", checksum `{item['checksum']}`" if item.get("checksum") else ""
-            lines[f"* file {escape(str(item.get('path')))}{checksum}"] = None
-    return list(lines)
-
-
-def _dataset(data: dict[str, Any]) -> tuple[Dataset | None, str]:
-    """The dataset that was trained on, or why it is not at hand."""
-    place = data.get("location")
-    if not place:
-        return None, "the run does not say where it was."
-    try:
-        dataset = open_dataset(str(place))
-    except HeadraceError as error:
-        return None, str(error)
-    if dataset.manifest.digest != data.get("digest"):
-        return None, f"another dataset is at its place now, digest {dataset.manifest.digest}."
-    return dataset, ""
+            lines.append(f"* file {escape(str(item.get('path')))}{checksum}")
+    return list(dict.fromkeys(lines))

@@ -100,7 +100,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     head = result["headline"]
     lines = [f"{head['metric']}: {_shown(head)}, chance {head['chance']:.4f}", ""]
     rows = [[name, *_cells(scores)] for name, scores in result["languages"].items()]
-    columns = [name for name, _ in _flat(next(iter(result["languages"].values())))]
+    columns = [name for name, _ in flat(next(iter(result["languages"].values())))]
     lines += _aligned([["", *columns], *rows])
     if other := result.get("against"):
         lines += ["", f"accuracy minus that of {other['place']}, paired by class:"]
@@ -108,17 +108,17 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Numbers and estimates of one language, with their names; lists are for the file only."""
+def flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield numbers and estimates of one language, with their names; lists are for the file only."""
     for name, value in scores.items():
         if isinstance(value, Mapping) and "mean" not in value:
-            yield from _flat(value, f"{prefix}{name} ")
+            yield from flat(value, f"{prefix}{name} ")
         elif isinstance(value, Mapping | int | float):
             yield prefix + name, value
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:
-    return [_shown(value) for _, value in _flat(scores)]
+    return [_shown(value) for _, value in flat(scores)]
 
 
 def _shown(value: Any) -> str:

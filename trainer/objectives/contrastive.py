@@ -7,6 +7,7 @@ loss"), so the logits of a rank are n x N, not N x N.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ class Contrastive:
         by_image = cross_entropy(scale * image @ everywhere["text"].T, labels, reduction="sum")
         by_text = cross_entropy(scale * text @ everywhere["image"].T, labels, reduction="sum")
         return {"contrastive": (by_image + by_text) / 2}
+
+
+def uninformed(config: RunConfig) -> tuple[float, str]:
+    """Return the loss of a model for which all pairs look alike, and its formula, for reports."""
+    return math.log(config.batch.size), "ln(batch.size)"
 
 
 def build(settings: Settings, config: RunConfig, parts: Parts) -> Contrastive:
