@@ -19,23 +19,20 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation.metaclip2.draw import check_mode
 from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, IntegrityError, UsageError
 from schemas.manifest import Manifest
 from schemas.storage import Storage
-from schemas.table_schemas import CURATED, IMAGE, MATCHED, PAIRED
+from schemas.table_schemas import CURATED, MATCHED, PAIRED
 from trainer.order import Group, Numbers, Order, Places
-from trainer.shards import Shards
+from trainer.shards import Objects, Shards
 
-Objects: TypeAlias = "npt.NDArray[np.object_]"
 WINDOW_BYTES = 128 << 20
 WINDOW_ROWS = 1 << 16
 KEEP, DROP = "keep", "drop"
@@ -251,6 +248,7 @@ class Reader:
         if self._held is None or self._held[0] != window:
             last = self._held[1] if self._held else set()
             self._held = window, self._order.groups(window)
+            self._shards.check({shard for shard, _ in self._held[1]})
             self._tables = {g: t for g, t in self._tables.items() if g in self._held[1]}
             self._lists = {g: v for g, v in self._lists.items() if g in self._held[1] | last}
 
@@ -259,16 +257,7 @@ class Reader:
         if (found := self._lists.get(group)) is not None:
             return found
         names = self.columns if self.columns is not None else self.dataset.schema.names
-        raw: dict[str, Objects] = {}
-        for name in names:
-            if self.dataset.schema.field(name).type == IMAGE:
-                views = self._shards.raw(*group, f"{name}.bytes")
-                if views is not None:
-                    raw[name] = _objects(views)
-        rest = [name for name in names if name not in raw]
-        if rest:
-            table = self._shards.table(*group, rest)
-            raw |= {name: _objects_of(table[name]) for name in rest}
+        raw = self._shards.values(*group, names)
         if (kept := self._order.kept(group)) is not None:
             raw = {name: values[kept] for name, values in raw.items()}
         if self._held is not None and group in self._held[1]:
@@ -279,7 +268,7 @@ class Reader:
         """The samples of a row group."""
         if (table := self._tables.get(group)) is not None:
             return table
-        self._shards.check(group[0])
+        self._shards.check({group[0]})
         table = self.dataset.read_row_group(*group, self.columns)
         if (kept := self._order.kept(group)) is not None:
             table = table.take(pa.array(kept))
@@ -301,20 +290,6 @@ def _by_group(places: Places) -> Iterator[tuple[Group, Numbers]]:
     bounds = [0, *(np.flatnonzero(change) + 1).tolist(), len(order)] if len(order) else [0]
     for low, high in itertools.pairwise(bounds):
         yield (int(shards[low]), int(groups[low])), order[low:high]
-
-
-def _objects(values: Sequence[Any]) -> Objects:
-    return np.fromiter(values, object, len(values))  # one by one: views are no nested arrays here
-
-
-def _objects_of(column: pa.ChunkedArray) -> Objects:
-    """A column as Python values; of images the bytes."""
-    if column.type == IMAGE:
-        column = pc.struct_field(column, "bytes")
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return column.to_numpy()  # Python's strings and bytes, faster than `to_pylist`
-    return _objects(column.to_pylist())
 
 
 def _check_draw(dataset: Dataset, draw: str) -> None:

@@ -14,23 +14,29 @@ import hashlib
 import mmap
 import os
 import struct
-import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
+from schemas.table_schemas import IMAGE
+
+Objects: TypeAlias = "npt.NDArray[np.object_]"
 
 MAPPED = 64
 """Shards that one reader keeps mapped."""
 
 _hashed: set[tuple[str, str, int, int, int]] = set()
-_hashing = threading.Lock()
+_HASHERS = 4
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,23 @@ class Shards:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._mapped: OrderedDict[int, _Mapped] = OrderedDict()
+        self._checked: set[int] = set()
 
-    def check(self, shard: int) -> None:
-        """Hash a local shard unless this process did. IntegrityError if it is not what was committed.
+    def check(self, shards: Iterable[int]) -> None:
+        """Hash local shards that this process did not. IntegrityError for one that was changed.
 
-        About 0.5 s a GB. A file whose size, time or inode changed since is hashed again.
+        About 0.5 s a GB and core, or as fast as the disk. A file whose size, time or inode changed
+        since is hashed again.
         """
+        new = sorted(set(shards) - self._checked)
+        if len(new) > 1:
+            with ThreadPoolExecutor(min(_HASHERS, len(new))) as pool:
+                list(pool.map(self._check, new))
+        elif new:
+            self._check(new[0])
+        self._checked.update(new)
+
+    def _check(self, shard: int) -> None:
         entry = self.dataset.shards()[shard]
         path = self.dataset.storage.local_path(entry.file)
         if path is None:
@@ -65,21 +82,21 @@ class Shards:
             with open(path, "rb") as file:
                 state = os.fstat(file.fileno())
                 key = (entry.digest, str(path), state.st_size, state.st_mtime_ns, state.st_ino)
-                with _hashing:
-                    if key in _hashed:
-                        return
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-                    if found == entry.digest:
-                        _hashed.add(key)
-                        return
+                if key in _hashed:
+                    return
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise IntegrityError(
                 f"{path} is missing, but the manifest names it; restore it or build the dataset anew"
             ) from None
-        raise IntegrityError(
-            f"{path} has checksum {found}, the manifest says {entry.digest}: it was changed after the "
-            "commit; restore it or build the dataset anew"
-        )
+        if found != entry.digest:
+            raise IntegrityError(
+                f"{path} has checksum {found}, the manifest says {entry.digest}: it was changed after "
+                "the commit; restore it or build the dataset anew"
+            )
+        _hashed.add(key)
 
     def raw(self, shard: int, group: int, leaf: str) -> list[memoryview | None] | None:
         """Return the values of a row group's column of bytes as views into the file, null as None.
@@ -102,6 +119,20 @@ class Shards:
             return self.dataset.read_row_group(shard, group, columns)
         return mapped.file.read_row_group(group, columns, use_threads=False).select(columns)
 
+    def values(self, shard: int, group: int, columns: Sequence[str]) -> dict[str, Objects]:
+        """Return a row group as Python values: object[n] a column; of images the bytes."""
+        found: dict[str, Objects] = {}
+        for name in columns:
+            if self.dataset.schema.field(name).type == IMAGE:
+                views = self.raw(shard, group, f"{name}.bytes")
+                if views is not None:
+                    found[name] = _objects(views)
+        rest = [name for name in columns if name not in found]
+        if rest:
+            table = self.table(shard, group, rest)
+            found |= {name: _objects_of(table[name]) for name in rest}
+        return found
+
     def _map(self, shard: int) -> _Mapped | None:
         if shard in self._mapped:
             self._mapped.move_to_end(shard)
@@ -109,7 +140,7 @@ class Shards:
         path = self.dataset.storage.local_path(self.dataset.shards()[shard].file)
         if path is None:
             return None
-        self.check(shard)
+        self.check({shard})
         with open(path, "rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
         opened = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)), pre_buffer=False)
@@ -119,6 +150,24 @@ class Shards:
         while len(self._mapped) > MAPPED:
             self._mapped.popitem(last=False)  # views in use keep their file mapped
         return self._mapped[shard]
+
+
+def _objects(values: Sequence[Any]) -> Objects:
+    return np.fromiter(values, object, len(values))  # one by one: views are no nested arrays here
+
+
+def _objects_of(column: pa.ChunkedArray) -> Objects:
+    """A column as Python values; of images the bytes. The fast ways of `to_pylist`."""
+    if column.type == IMAGE:
+        column = pc.struct_field(column, "bytes")
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return column.to_numpy()
+    if pa.types.is_fixed_size_binary(kind) and not column.null_count and len(column):
+        whole = column.combine_chunks()
+        raw = np.frombuffer(whole.buffers()[1], f"V{kind.byte_width}")
+        return raw[whole.offset : whole.offset + len(whole)].astype(object)
+    return _objects(column.to_pylist())
 
 
 def _column(mapped: _Mapped, group: int, leaf: int) -> list[memoryview | None]:
