@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
+from typing import Any
 
 from curation.page.numbers import percent, whole
 from schemas.errors import HeadraceError
@@ -31,7 +33,7 @@ def gather(run: Run) -> Report:
         head=Head(
             str(data.get("digest", "unknown")),
             str(facts.get("seed", run.config.seed)),
-            str(facts.get("started", "")),
+            _when(facts.get("started")),
         ),
         tiles=tuple(_tiles(run, evaluations)),
         warnings=origin.warnings(run, line),
@@ -43,6 +45,14 @@ def gather(run: Run) -> Report:
         inputs_total=total,
         licences=origin.licences(line),
     )
+
+
+def _when(value: Any) -> str:
+    """A time as a reader wants it; as it is if it is none."""
+    try:
+        return f"{datetime.fromisoformat(str(value)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        return str(value or "")
 
 
 def _latest(run: Run) -> str:

@@ -19,7 +19,7 @@ INPUTS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Lineage:
-    """The trained dataset first, then what it was made from; ``why`` the first is not at hand."""
+    """The trained dataset first, then what it was made from; ``why``: the first is not at hand."""
 
     found: tuple[Ancestor, ...]
     why: str
@@ -58,10 +58,29 @@ def origin(run: Run, line: Lineage) -> Origin:
         command=_command(command) if command else "",
         config=tuple(_settings(run.config.model_dump(mode="json"))),
         versions=tuple((str(k), str(v)) for k, v in named.items() if v),
-        stages=tuple(_stage(one) for one in reversed(line.found)),
+        stages=tuple(_stage(one) for one in parents_first(line.found)),
         lost=line.why,
         data_commands=tuple(commands),
     )
+
+
+def parents_first(found: tuple[Ancestor, ...]) -> list[Ancestor]:
+    """Order the lineage so that every dataset comes after those that it was made from."""
+    by_key = {(one.name, one.digest): one for one in found}
+    ordered: dict[tuple[str, str], Ancestor] = {}
+    todo = [(one, False) for one in reversed(found)]
+    while todo:
+        one, done = todo.pop()
+        key = one.name, one.digest
+        if key in ordered:
+            continue
+        if done or one.dataset is None:
+            ordered[key] = one
+            continue
+        todo.append((one, True))
+        parents = [(p["name"], p["digest"]) for p in one.dataset.manifest.parents]
+        todo += [(by_key[parent], False) for parent in reversed(parents) if parent in by_key]
+    return list(ordered.values())
 
 
 def _command(value: Any) -> str:

@@ -91,7 +91,8 @@ def _rows(result: Mapping[str, Any]) -> tuple[tuple[LanguageRow, ...], tuple[str
         own = found.pop("chance", None)
         rows.append(LanguageRow(language, found.get(drawn), own.mean if own else head, found))
     rows.sort(key=lambda row: (row.key != "all", -(row.main.mean if row.main else -1.0), row.key))
-    columns = dict.fromkeys(column for row in rows for column in row.cells)
+    whole = {column: score.whole for row in rows for column, score in row.cells.items()}
+    columns = sorted(whole, key=lambda column: whole[column])  # scores first, then sizes
     return tuple(rows), tuple(columns), drawn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -13,30 +14,40 @@ from trainer.engine.metrics import duration
 from trainer.engine.sizes import sizes
 from trainer.report.curves import chart_of
 from trainer.report.model import Speed
-from trainer.report.record import Run, number
+from trainer.report.record import History, Run, number
 
 
 def speed(run: Run) -> Speed:
     """Charts of samples/s and host time, the machine, the settings that decide speed, the batch."""
     history = run.history
+    steady = dataclasses.replace(history, steps=_steady(history))
     charts = tuple(
-        chart_of(history, key, title, unit)
+        chart_of(steady, key, title, unit)
         for key, title, unit in (
             ("samples_per_s", "Samples a second, all ranks", "samples/s"),
             ("host_ms", "Time outside forward, backward and step", "ms a step"),
         )
-        if history.column(key)[0]
+        if steady.column(key)[0]
     )
-    return Speed(charts, tuple(_facts(run)), _batch(run))
+    return Speed(charts, tuple(_facts(run, steady)), _batch(run))
 
 
 def rate(run: Run) -> float | None:
-    """Median samples/s since the run last started, without the first value, which has the start in it."""
-    begun = run.history.named("started", "continued")
-    since = int(begun[-1]["step"]) if begun else 0
-    steps, rates = run.history.column("samples_per_s")
-    recent = [one for step, one in zip(steps, rates, strict=True) if step > since]
-    return statistics.median(recent[1:] or recent) if recent else None
+    """Median samples/s since the last start that logged one, without its first line."""
+    lines = _steady(run.history)
+    starts = [int(event["step"]) for event in run.history.named("started", "continued")]
+    since = max((start for start in starts if lines and start < lines[-1]["step"]), default=0)
+    rates = [number(line.get("samples_per_s")) for line in lines if line["step"] > since]
+    known = [one for one in rates if one is not None]
+    return statistics.median(known) if known else None
+
+
+def _steady(history: History) -> tuple[Mapping[str, Any], ...]:
+    """The lines without the first after each start, which has the start in it; all if none is left."""
+    starts = {int(event["step"]) for event in history.named("started", "continued")} | {0}
+    steps = [int(line["step"]) for line in history.steps]
+    firsts = {next((step for step in steps if step > start), None) for start in starts}
+    return tuple(line for line in history.steps if line["step"] not in firsts) or history.steps
 
 
 def ranks(run: Run) -> list[int]:
@@ -52,11 +63,11 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: Run, steady: History) -> list[tuple[str, str]]:
     config, machine = run.config, run.part("environment")
     facts: list[tuple[str, str | None]] = []
     middle = rate(run)
-    host = run.history.column("host_ms")[1]
+    host = steady.column("host_ms")[1]
     facts.append(
         ("samples a second", f"{middle:,.1f} (median since the last start)" if middle else None)
     )
