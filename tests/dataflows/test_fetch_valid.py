@@ -14,7 +14,7 @@ from dataflows.report.render import report
 from schemas.dataset import open_dataset
 from schemas.verify import verify
 from tests.dataflows.picture_server import PictureServer, picture
-from tests.dataflows.report.html import parse
+from tests.page.html import parse
 from trainer.reader import Reader
 
 WORDS = ("dog", "cat", "tree", "house", "river", "bread", "horse", "lamp")

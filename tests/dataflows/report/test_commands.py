@@ -10,7 +10,7 @@ import pytest
 
 from dataflows.cli import main
 from tests.dataflows.report.build import STAGES, Builder
-from tests.dataflows.report.html import numbers
+from tests.page.html import numbers
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from curation.page import numbers
 from dataflows.report.figures import HEIGHT, WIDTH, RankCurve, rank_count_svg
-from tests.dataflows.report.html import parse
+from tests.page.html import parse
 
 COUNTS = st.lists(st.integers(0, 10**9), min_size=1, max_size=400).map(np.array)
 

@@ -17,7 +17,7 @@ from schemas.reasons import REASONS
 from tests.dataflows.report import hostile as captions
 from tests.dataflows.report.build import STAGES, Builder
 from tests.dataflows.report.conftest import Make
-from tests.dataflows.report.html import Element, numbers, parse
+from tests.page.html import Element, numbers, parse
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

@@ -9,7 +9,7 @@ import pytest
 from dataflows.cli import main
 from dataflows.report.render import report
 from schemas.dataset import open_dataset
-from tests.dataflows.report.html import numbers, parse
+from tests.page.html import numbers, parse
 
 pytestmark = pytest.mark.slow
 
