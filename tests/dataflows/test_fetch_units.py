@@ -172,7 +172,13 @@ def test_a_host_too_large_for_one_worker_is_packed_in_parts(
     assert max(Counter(row["unit"] for row in units).values()) <= UNIT
     large = [row for row in units if row["host"] == "large.example"]
     assert len({row["unit"].rpartition("-")[0] for row in large}) == 4  # parts
-    # At least as many as there are, so that together they keep to the host's rate.
+    # All are fetched in one lane, wherever they were packed.
+    (lane,) = [
+        lane
+        for lane in fetched._Listed(fetched.Ref.of(open_dataset(tmp_path / "out" / "units")), 1)()
+        if len(lane.args["units"]) > 1
+    ]
+    assert {name for name, _ in lane.args["units"]} == {row["unit"] for row in large}
     (share,) = {row["share"] for row in large}
     real = len({row["unit"] for row in large})
     assert real <= share <= real + 4
@@ -181,35 +187,64 @@ def test_a_host_too_large_for_one_worker_is_packed_in_parts(
     assert set(asked) == {(row["host"], 1) for row in units}
 
 
-def test_units_of_one_host_divide_its_rate_where_they_may_run_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_once", [1, 2, 3, 16])
+def test_the_units_of_a_split_host_never_run_beside_more_than_its_connections(
+    at_once: int, tmp_path: Path
 ) -> None:
-    rows = pa.table(
-        {
-            "unit": ["a", "a"],
-            "image_id": image_ids_of_urls(pa.array(["https://x.example/1", "https://x.example/2"])),
-            "url": ["https://x.example/1", "https://x.example/2"],
-            "host": ["x.example"] * 2,
-            "share": pa.array([5, 5], pa.int32()),
-        }
-    )
+    urls = [f"https://split{host}.example/{n}" for host in range(3) for n in range(50)]
+    urls += [f"https://h{n}.example/" for n in range(30)]
+    rows = FETCH_UNITS.validate(pack("00000003", once(table_of(urls)), 10))
     place = storage(tmp_path / "units")
     with ShardWriter(place, FETCH_UNITS) as writer:
-        writer.write(rows.sort_by("image_id"))
+        writer.write(rows)
         shards = writer.close()
     ledger = Ledger()
-    ledger.add("image", "created", "derived", 2)
-    ledger.add("image", "out", "", 2)
+    ledger.add("image", "created", "derived", rows.num_rows)
+    ledger.add("image", "out", "", rows.num_rows)
     commit(place, Manifest({"name": "fetch_units", "version": 1}, counts=ledger.rows()), shards)
-    ref = fetched.Ref.of(open_dataset(place))
-    (unit,) = fetched._Listed(ref)()
-    shares: list[int] = []
+    dataset = open_dataset(place)
+    lanes = list(fetched._Listed(fetched.Ref.of(dataset), at_once)())
+    hosts = defaultdict(set)
+    for row in rows.to_pylist():
+        hosts[row["unit"]].add(row["host"])
+    seen: list[str] = []
+    of_host: Counter[str] = Counter()
+    for lane in lanes:
+        names = [name for name, _ in lane.args["units"]]
+        seen += names
+        assert names == sorted(names)
+        for name, parts in lane.args["units"]:
+            taken = [dataset.take(s, range(at, at + n), ["unit"]) for s, at, n in parts]
+            assert pa.concat_tables(taken)["unit"].unique().to_pylist() == [name]
+        if lane.args["share"] > 1 or len(names) > 1:
+            (host,) = set().union(*(hosts[name] for name in names))
+            assert host.startswith("split")
+            of_host[host] += 1
+            assert lane.args["share"] == min(at_once, 5)
+    assert sorted(seen) == sorted(hosts)  # each unit in exactly one lane
+    assert of_host == dict.fromkeys(("split0.example", "split1.example", "split2.example"),
+                                    min(at_once, 5))  # fmt: skip
 
-    def note(rows: pa.Table, options: dict, share: int, report: object) -> None:
-        shares.append(share)
 
-    monkeypatch.setattr(fetched, "ask", note)
-    for workers in (None, 2, 16):
-        dofn = fetched._Fetch(ref, {}, workers, fetched._Attempts(Sink(place, place, "x", "y")))
-        assert list(dofn._fetch(unit, dofn._attempts.logs)) == [None]
-    assert shares == [5, 2, 5]
+def test_lanes_follow_from_the_workers_and_the_connections_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataflows.engine.stage import JobContext
+    from dataflows.pipelines.fetch.recipe import Config, graph
+    from schemas.errors import UsageError
+
+    given = {"input": "in", "output": "out", "contact": "curator@example.org"}
+    monkeypatch.setattr(fetched.Ref, "of", lambda dataset: dataset)
+    place = storage(tmp_path)
+
+    def lanes(workers: int | None, **more: int) -> tuple[int, int]:
+        stage = graph(Config(**given, **more)).stage("fetched")
+        context = JobContext(stage, "k", place, place, {"units": None}, workers=workers)
+        options = fetched.fetched(context, Sink(place, place, "fetched", "k"))._options
+        return options["units_at_once"], min(options["connections"], options["units_at_once"])
+
+    assert lanes(4, connections=2) == (4, 2)
+    assert lanes(2, connections=8) == (2, 2)
+    assert lanes(None, connections=3, units_at_once=100) == (100, 3)
+    with pytest.raises(UsageError, match="units_at_once="):
+        lanes(None)

@@ -75,6 +75,7 @@ def build(stage: Stage, baseline: Path, metadata: Path, pipeline: beam.Pipeline)
         output.at(stage.name),
         output.at(f"{stage.name}.dead_letters"),
         {name: dataset_of(name, baseline, metadata) for name in stage.inputs},
+        workers=2,
     )
     sink = Sink(context.storage, context.dead_letters, stage.schema, "key")
     module, _, function = stage.job.partition(":")

@@ -1,6 +1,7 @@
 """Job: fetch unit by unit, then put neighbouring units together into shards.
 
-units -> Fetch (each unit's files and its log, outside data/) -> plan of neighbours -> Join -> data/
+lanes of units -> Fetch (each unit's files and its log, outside data/) -> plan of neighbours -> Join
+-> data/
 
 A unit's log is created exclusively, so a unit that is there is never fetched again: not by a retried
 or doubled bundle, not by the same command after a kill. From the logs on everything is deterministic.
@@ -29,7 +30,7 @@ from dataflows.transforms.sink import Sink
 from dataflows.transforms.units import Units
 from schemas.commit import ATTEMPTS
 from schemas.dataset import shard_tables
-from schemas.errors import JobError
+from schemas.errors import JobError, UsageError
 from schemas.ids import id_sum
 from schemas.ledger import Ledger
 from schemas.manifest import KEY, Manifest
@@ -47,28 +48,56 @@ _SHOWN_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _Listed:
-    """Units in the order of their names; only their names are read of the URLs."""
+    """Lanes: units that one worker fetches one after the other, in the order of their names.
+
+    A unit of whole hosts is a lane by itself. The units of a split host are dealt to at most
+    ``at_once`` lanes, each of which takes that part of the host's rate and connections: however many
+    workers there are, no more connections to the host are open than it may have.
+    """
 
     units: Ref
+    at_once: int
 
     def __call__(self) -> Iterator[Unit]:
+        host: str | None = None
+        together: list[list[Any]] = []
+        for unit, of_host in self._units():
+            if together and (of_host is None or of_host != host):
+                yield from self._lanes(together)
+                together = []
+            host = of_host
+            together.append(unit)
+        if together:
+            yield from self._lanes(together)
+
+    def _lanes(self, units: list[list[Any]]) -> Iterator[Unit]:
+        lanes = min(self.at_once, len(units))
+        for number in range(lanes):
+            mine = units[number::lanes]
+            yield Unit(mine[0][0], {"units": mine, "share": lanes})
+
+    def _units(self) -> Iterator[tuple[list[Any], str | None]]:
+        """([name, parts], host if it is split); of the URLs only hosts are read."""
         dataset = self.units.open()
-        name, share = "", 0
+        name: str | None = None
+        host: str | None = None
         parts: list[tuple[int, int, int]] = []
         for shard in range(len(dataset.shards())):
             start = 0
-            for table in dataset.tables(columns=["unit", "share"], shard=shard):
+            for table in dataset.tables(columns=["unit", "host", "share"], shard=shard):
                 first = 0
                 for unit, rows in unit_runs(table["unit"]):
-                    if unit != name and parts:
-                        yield Unit(name, {"parts": parts, "share": share})
-                        parts = []
-                    name, share = unit, table["share"][first].as_py()
+                    if unit != name:
+                        if parts:
+                            yield [name, parts], host
+                        split = table["share"][first].as_py() > 1
+                        host = table["host"][first].as_py() if split else None
+                        name, parts = unit, []
                     parts.append((shard, start + first, rows))
                     first += rows
                 start += table.num_rows
         if parts:
-            yield Unit(name, {"parts": parts, "share": share})
+            yield [name, parts], host
 
 
 @dataclass(frozen=True)
@@ -101,42 +130,39 @@ class _Attempts:
 
 
 class _Fetch(beam.DoFn):
-    """unit -> its name and the bytes of its files, under one key."""
+    """lane -> the name of each of its units and the bytes of its files, under one key."""
 
-    def __init__(
-        self, units: Ref, options: Mapping[str, Any], workers: int | None, attempts: _Attempts
-    ) -> None:
+    def __init__(self, units: Ref, options: Mapping[str, Any], attempts: _Attempts) -> None:
         self._units = units
         self._options = options
-        self._workers = workers
         self._attempts = attempts
 
     def process(self, element: bytes) -> Iterator[tuple[str, bytes]]:
-        unit = Unit.from_bytes(element)
+        lane = Unit.from_bytes(element)
         logs = self._attempts.logs
-        done = logs.finished(unit.name)
-        if done is None:
-            if self._attempts.committed():
-                return
-            done = logs.write(unit.name, self._fetch(unit, logs))
-        size = sum(shard.bytes for shard in done.shards)
-        yield "", json.dumps([unit.name, size]).encode()
+        for name, parts in lane.args["units"]:
+            done = logs.finished(name)
+            if done is None:
+                if self._attempts.committed():
+                    return
+                done = logs.write(name, self._fetch(name, parts, lane.args["share"], logs))
+            size = sum(shard.bytes for shard in done.shards)
+            yield "", json.dumps([name, size]).encode()
 
-    def _fetch(self, unit: Unit, logs: Sink) -> Iterator[Outcome]:
+    def _fetch(
+        self, name: str, parts: Iterable[tuple[int, int, int]], share: int, logs: Sink
+    ) -> Iterator[Outcome]:
         dataset = self._units.open()
         rows = pa.concat_tables(
-            dataset.take(shard, np.arange(start, start + count))
-            for shard, start, count in unit.args["parts"]
+            dataset.take(shard, np.arange(start, start + count)) for shard, start, count in parts
         )
-        # No more units of a host can be at work than there are workers.
-        share = min(unit.args["share"], self._workers or unit.args["share"])
         shown = time.monotonic()
 
         def report(through: int) -> None:
             nonlocal shown
             if time.monotonic() - shown > _SHOWN_SECONDS:
                 shown = time.monotonic()
-                logs.report_progress(unit.name, through)
+                logs.report_progress(name, through)
 
         yield ask(rows, self._options, share, report)
 
@@ -225,14 +251,12 @@ class FetchUnits(beam.PTransform):
         self,
         units: Ref,
         options: Mapping[str, Any],
-        workers: int | None,
         evaluation: Ref | None,
         sink: Sink,
     ) -> None:
         super().__init__()
         self._units = units
         self._options = options
-        self._workers = workers
         self._evaluation = evaluation
         self._sink = sink
 
@@ -240,10 +264,11 @@ class FetchUnits(beam.PTransform):
         attempts = _Attempts(self._sink)
         # Groups are made of what was counted already: their progress would count it twice.
         joined = dataclasses.replace(self._sink, target_bytes=_SHARD_BYTES, progress_dir=None)
-        fetch = _Fetch(self._units, self._options, self._workers, attempts)
+        fetch = _Fetch(self._units, self._options, attempts)
+        lanes = min(self._options["connections"], self._options["units_at_once"])
         return (
             pipeline
-            | "Units" >> Units(_Listed(self._units))
+            | "Units" >> Units(_Listed(self._units, lanes))
             | "Fetch" >> beam.ParDo(fetch).with_output_types(tuple[str, bytes])
             | "All" >> beam.GroupByKey()
             | "Plan" >> beam.ParDo(_Plan()).with_output_types(bytes)
@@ -254,13 +279,21 @@ class FetchUnits(beam.PTransform):
 
 
 def fetched(context: JobContext, sink: Sink) -> FetchUnits:
-    """Fetching, and the shards that are made of it."""
+    """Fetching, and the shards that are made of it.
+
+    Raises UsageError where nothing says how many units run at once: limits of hosts hang on it.
+    """
     evaluation = context.inputs.get("evaluation")
     options = {**context.config["options"], **context.stage.runtime}
+    options["units_at_once"] = context.workers or options["units_at_once"]
+    if options["units_at_once"] is None:
+        raise UsageError(
+            "units_at_once= is needed with this runner: at most how many units its workers fetch at once "
+            "(workers times their threads), so that hosts are not asked more often than allowed"
+        )
     return FetchUnits(
         Ref.of(context.inputs["units"]),
         options,
-        context.workers,
         Ref.of(evaluation) if evaluation is not None else None,
         sink,
     )

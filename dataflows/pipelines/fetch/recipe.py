@@ -33,6 +33,10 @@ _DECIDING = (
     *("max_bytes", "max_pixels", "robots", "opt_out", "tdm_reservation"),
 )
 
+_NOT_OF_THE_CLIENT = {
+    *("input", "output", "unit", "units_at_once", "evaluation", "limit", "size"),
+}
+
 _USUAL = FetchOptions(contact="nobody@example.org")
 
 
@@ -73,6 +77,9 @@ class Config(BaseModel):
     allow_private: list[str] = Field(
         [], description="host:port with a private address that may be asked: your own server"
     )
+    units_at_once: int | None = Field(
+        None, ge=1, description="units fetched at once on runners other than inprocess"
+    )
     unit: int = Field(MOST, ge=1, le=MOST, description="URLs of a unit: what a kill loses at most")
     evaluation: str | None = Field(
         None,
@@ -97,8 +104,8 @@ class Config(BaseModel):
 
     def options(self) -> FetchOptions:
         """The options of the client. Raises UsageError for what they refuse."""
-        given = self.model_dump(exclude={"input", "output", "unit", "evaluation", "limit", "size"})
-        return FetchOptions(image_size=self.size, **given)
+        given = self.model_dump(exclude=_NOT_OF_THE_CLIENT)
+        return FetchOptions(image_size=self.size, units_at_once=self.units_at_once or 1, **given)
 
 
 def graph(config: Config) -> Graph:
@@ -114,6 +121,7 @@ def graph(config: Config) -> Graph:
         externals["evaluation"] = config.evaluation
         wanted["evaluation"] = Wanted("evaluation", "records")
         evaluation = ("evaluation",)
+    options["units_at_once"] = config.units_at_once
     deciding = {name: options.pop(name) for name in _DECIDING}
     stages = (
         Stage("hosts", "fetch_hosts", inputs, {"limit": config.limit}, f"{_JOBS}.hosts:hosts"),

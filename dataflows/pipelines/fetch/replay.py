@@ -81,6 +81,7 @@ def _options(old: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
         **manifest.run.get("runtime", {}),
         **manifest.config.get("replay", {}),
         **settings,
+        "units_at_once": 1,
     }
     for name in ("opt_out", "allow_private"):
         if isinstance(found.get(name), str):
