@@ -18,8 +18,8 @@ LOG_EVERY = 2
 RESTART = 20  # continued from here, after the steps up to LOST had been made
 LOST = 26
 CAPTIONS = (texts.SCRIPT, texts.HANDLER, texts.SVG, texts.ENTITY, texts.TEMPLATE, texts.ARABIC,
-            texts.ARABIC_BRAND, texts.HEBREW, texts.JAPANESE, texts.CHINESE, texts.OVERRIDE,
-            texts.CONTROLS, texts.LONG_WORD)  # fmt: skip
+            texts.ARABIC_BRAND, texts.HEBREW)  # fmt: skip
+PROMPTS = ("cat", texts.JAPANESE, texts.CHINESE, texts.OVERRIDE, texts.CONTROLS, texts.LONG_WORD)
 BAD_URL = 'generated://pool/"><script>window.owned=1</script>/1/x'
 CLASSES = ["cat", "dog", texts.SCRIPT, texts.ARABIC, "cow", "owl"]
 
@@ -120,7 +120,10 @@ def pool_result() -> dict[str, Any]:
         "t": 30,
         "english_count": [500, 40, 12, 3, None, 30],
         "tail": [False, False, True, True, False, False],
-        "examples": [{"language": "en", "text": "cat", "images": images}],
+        "examples": [
+            {"language": language, "text": prompt, "images": images}
+            for language, prompt in zip(("en", "ja", "zh", "en", "en", "en"), PROMPTS, strict=True)
+        ],
     }  # fmt: skip
 
 
@@ -130,7 +133,7 @@ def retrieval_result(data: Path) -> dict[str, Any]:
     ids = [
         one.hex() for table in dataset.tables(["image_id"]) for one in table["image_id"].to_pylist()
     ]
-    languages = ["en", "en", "en", "en", "en", "ar", "ar", "he", "ja", "zh", "en", "en", "en"]
+    languages = ["en", "en", "en", "en", "en", "ar", "ar", "he"]
     examples = [
         {
             "language": languages[place],

@@ -86,4 +86,5 @@ def test_marks_outside_are_left_out_and_many_are_as_many_as_pixels() -> None:
     svg = chart([10, 90_000], [1, 2], marks=marks, level=Level(1.5, "a <b>level</b>")).svg()
     drawn = list(parse(str(svg)).all("line", cls="saved"))
     assert len(drawn) <= NARROW[0] - LEFT - RIGHT + 1
-    assert "<b>" not in str(svg) and "<title>" in str(svg) and "a &lt;title&gt;" in str(svg)
+    assert "<b>" not in str(svg) and "<title>" not in str(svg)
+    assert "a &lt;title&gt;" in str(svg) and "a &lt;b&gt;level&lt;/b&gt; = 1.500" in str(svg)

@@ -73,7 +73,10 @@ def test_hostile_texts_are_shown_as_they_are(page: Element) -> None:
     assert settings["output"].endswith("/<img src=x onerror=window.owned=1>U+202E")
     assert settings[f"model.{texts.HANDLER}"] == texts.SVG
     assert texts.SVG in facts(next(section(page, "speed").all("dl")))["machine"]
-    assert texts.SCRIPT in section(page, "origin").one("details").text or texts.SCRIPT in page.text
+    assert settings["recipe"] == f"tiny {texts.SCRIPT}" == page.one("h1").text
+    shown = section(page, "examples").text
+    assert "the terrier saves U+202Egpj.exeU+202C and U+2066moreU+2069" in shown
+    assert "says U+0007U+001B[31mred" in shown and "more characters" in shown
     inputs = section(page, "origin").one("table", cls="inputs").text
     assert "data/<script>window.owned=1</script>U+202E.parquet" in inputs
     assert "none <img src=x onerror=window.owned=1>" in section(page, "origin").text
@@ -202,7 +205,9 @@ def test_the_best_and_worst_classes_are_means_over_languages(page: Element) -> N
 
 def test_examples_show_the_very_pictures(page: Element, data: Path) -> None:
     finds = list(section(page, "examples").all("article", cls="find"))
-    assert [one.one("p", cls="caption").text for one in finds][1:] == list(runs.CAPTIONS[:8])
+    assert finds[0].one("p", cls="caption").text == runs.PROMPTS[0]
+    stored = finds[len(runs.PROMPTS) :]
+    assert [one.one("p", cls="caption").text for one in stored] == list(runs.CAPTIONS)
     images = [one.attributes["src"] for one in finds[0].all("img")]
     for src, image in zip(images, runs.pool_result()["examples"][0]["images"], strict=False):
         expected = Image.open(io.BytesIO(render(image["url"], 40))).convert("RGB")
@@ -210,13 +215,17 @@ def test_examples_show_the_very_pictures(page: Element, data: Path) -> None:
     assert len(images) == 3 and "no picture in this dataset" in finds[0].text  # of the bad URL
     verdicts = [one.attributes["class"] for one in finds[0].all("li")]
     assert verdicts == ["wrong", "right", "wrong", "wrong"]
-    rows = [
-        row for table in open_dataset(data).tables(["image"]) for row in table["image"].to_pylist()
-    ]
-    first = next(finds[1].all("img")).attributes["src"]
-    expected = Image.open(io.BytesIO(rows[0]["bytes"])).convert("RGB")
-    assert error(first, expected) < 12
-    assert "no picture in this dataset" in finds[1].text  # an id that is not in it
+    tables = list(open_dataset(data).tables(["image"]))
+    rows = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
+    shown = 0
+    for place, one in enumerate(stored):
+        for k, item in enumerate(list(one.all("li"))[:2]):
+            for image in item.all("img"):
+                expected = Image.open(io.BytesIO(rows[(place + k) % len(rows)])).convert("RGB")
+                assert error(image.attributes["src"], expected) < 12
+                shown += 1
+        assert "no picture in this dataset" in one.text  # of an id that is not in it
+    assert shown > 10
 
 
 def error(src: str, expected: Image.Image) -> float:
@@ -233,7 +242,7 @@ def test_pictures_of_another_dataset_are_not_shown(run: Path, tmp_path: Path) ->
     runs.put_result(copy, result | {"dataset": "0" * 64})
     page = parse(report(str(copy)))
     finds = list(section(page, "examples").all("article", cls="find"))
-    assert list(finds[0].all("img")) and not list(finds[1].all("img"))
+    assert list(finds[0].all("img")) and not list(finds[-1].all("img"))
 
 
 def test_results_of_an_older_checkpoint_and_left_out_languages_are_said(page: Element) -> None:
