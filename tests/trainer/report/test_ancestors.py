@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from schemas.dataset import open_dataset
+from schemas.storage import storage
+from schemas.table_schemas import POOL
+from tests.schemas import samples
+from trainer.ancestors import ancestors, dataset_of
+
+
+def test_each_ancestor_is_found_once_as_far_as_it_is_at_hand(data: Path, tmp_path: Path) -> None:
+    dataset, why = dataset_of({"location": str(data), "digest": open_dataset(data).manifest.digest})
+    assert dataset is not None and why == ""
+    found = ancestors(dataset)
+    names = [one.name for one in found]
+    assert len(set(names)) == len(names) and {"matched", "balance", "records"} <= set(names)
+    for one in found:
+        assert one.digest == open_dataset(data.parent / one.name).manifest.digest
+        assert one.dataset is not None and one.dataset.manifest.digest == one.digest
+    shutil.copytree(data, tmp_path / "curated")
+    lone = ancestors(open_dataset(tmp_path / "curated"))
+    assert [(one.name, one.dataset) for one in lone] == [("matched", None), ("records", None)]
+
+
+def test_a_parent_that_is_not_beside_its_child_is_found_where_it_was_read(tmp_path: Path) -> None:
+    """Another dataset of its name beside the child is not taken for it."""
+    parent = samples.committed(storage(tmp_path / "far" / "p"), POOL, samples.pool(20), seed=1)
+    samples.committed(storage(tmp_path / "near" / "p"), POOL, samples.pool(20), seed=2)
+    samples.committed(
+        storage(tmp_path / "near" / "child"),
+        POOL,
+        samples.pool(10),
+        parents=[{"name": "p", "digest": parent.digest}],
+        run={"inputs": {"p": str(tmp_path / "far" / "p")}},
+    )
+    [found] = ancestors(open_dataset(tmp_path / "near" / "child"))
+    assert found.dataset is not None and found.digest == parent.digest
+    assert found.dataset.storage.url == str(tmp_path / "far" / "p")
