@@ -52,8 +52,11 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.runtime
 
 demo: $(VENV)/.runtime
-	$(BIN)/dataflows run metaclip2 input=generated metadata=builtin p=0.06 output=$(OUT)
+	$(BIN)/dataflows run metaclip2 input=generated metadata=builtin p=0.06 pool.concepts=48 output=$(OUT)
 	$(BIN)/dataflows report $(OUT)
+	$(BIN)/trainer launch metaclip2-tiny data.path=$(OUT)/curated output=$(OUT)/clip
+	$(BIN)/trainer eval $(OUT)/clip pool run=$(OUT) concepts=48 --above-chance
+	$(BIN)/trainer report $(OUT)/clip
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report $(VENV)/spec.json

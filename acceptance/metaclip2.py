@@ -63,7 +63,7 @@ INSTALL = (
     Line(
         "1.again",
         "a finished run is repeated without a job, under 3 s",
-        (Command((*RUN, "input=generated", "metadata=builtin", "p=0.06", "output=demo")),),
+        (Command((*RUN, *POOL[:3], "pool.concepts=48", "output=demo")),),
         (Limit("seconds", "<=", 3.0),),
         needs=("1.demo",),
     ),
