@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -32,6 +33,8 @@ T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _DRAINED = 16 * 2**10
+_KEPT = 256
+"""Connections of all hosts that stay open while nobody uses them: each takes a file descriptor."""
 _ACCEPT = "image/avif,image/webp,image/png,image/jpeg,image/*;q=0.8"
 
 
@@ -45,7 +48,8 @@ class Client:
         self._backend = GuardedBackend(self._resolver, options.allow_private)
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._hosts: dict[str, Host] = {}
-        self._robots: dict[tuple[str, str, int], robots.Rules | Refusal] = {}
+        self._kept: OrderedDict[str, int] = OrderedDict()
+        self._robots: dict[tuple[str, str, int], tuple[float, robots.Rules | Refusal]] = {}
         self._asking: dict[tuple[str, str, int], asyncio.Lock] = {}
         self._opt_out = frozenset(options.opt_out)
         self._http = httpx.AsyncClient(
@@ -102,11 +106,12 @@ class Client:
                 if error.after is not None:
                     wait = error.after
                 if error.status in (429, 503):
-                    self.host(target.host).pause(wait)
+                    self.host(error.host or target.host).pause(wait)
                 if wait > self.options.max_retry_after and error.again:
                     text = f"asked to come back in {wait:.0f} s, limit"
                     text = f"{text} {self.options.max_retry_after:g}"
-                    raise Refusal("fetch_rate_limited", text, error.status) from None
+                    with _blaming(error.host or target.host):
+                        raise Refusal("fetch_rate_limited", text, error.status) from None
                 if not error.again or attempt > self.options.retries:
                     raise
             await asyncio.sleep(wait)
@@ -115,11 +120,12 @@ class Client:
     async def _image(self, target: Target, budget: Budget) -> bytearray:
         seen = {target.url}
         for _ in range(self.options.max_redirects + 1):
-            await self._check_robots(target)
-            async with self._get(target, budget, _ACCEPT) as answer:
-                location = await self._checked(answer)
-                if location is None:
-                    return await self._body(answer, self.options.max_bytes)
+            with _blaming(target.host):
+                await self._check_robots(target)
+                async with self._get(target, budget, _ACCEPT) as answer:
+                    location = await self._checked(answer)
+                    if location is None:
+                        return await self._body(answer, self.options.max_bytes)
             target = Target.of(location, target)
             if target.url in seen:
                 raise Refusal("fetch_redirects", "the redirects run in a loop", answer.status_code)
@@ -144,9 +150,7 @@ class Client:
         raster = kind.startswith("image/") and kind != "image/svg+xml"
         if kind and not raster and kind not in ("application/octet-stream", "binary/octet-stream"):
             raise Refusal("fetch_wrong_type", f"content type {kind[:100]!r}", status)
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
-            raise Refusal("fetch_encoded", f"content encoding {coding[:100]!r}", status)
+        _check_coding(answer)
         length = _length(answer)
         if length is not None and length > options.max_bytes:
             raise Refusal("fetch_too_large", f"{length} bytes, limit {options.max_bytes}", status)
@@ -176,8 +180,9 @@ class Client:
     async def _rules(self, target: Target) -> robots.Rules | Refusal:
         origin = target.origin
         async with self._asking.setdefault(origin, asyncio.Lock()):
-            if origin in self._robots:
-                return self._robots[origin]
+            when, known = self._robots.get(origin, (0.0, None))
+            if known is not None and time.monotonic() - when < robots.DAY:
+                return known
             rules: robots.Rules | Refusal | None = robots.REMEMBERED.get(origin)
             if rules is None:
                 budget = Budget(self.options.deadline)
@@ -191,19 +196,21 @@ class Client:
                     rules = robots.verdict_of(error)
                 if isinstance(rules, robots.Rules):
                     robots.REMEMBERED.put(origin, rules)
-            self._robots[origin] = rules
+            self._robots[origin] = time.monotonic(), rules
             return rules
 
     async def _robots_txt(self, target: Target, budget: Budget) -> bytearray:
         for _ in range(robots.MAX_REDIRECTS + 1):
-            async with self._get(target, budget, "text/plain,*/*;q=0.1") as answer:
-                status = answer.status_code
-                if 200 <= status < 300:
-                    return await self._body(answer, robots.MAX_BYTES, cut=True)
-                await _drain(answer)
-                location = answer.headers.get("location")
-                if status not in _REDIRECTS or not location:
-                    raise self._status_refusal(answer)
+            with _blaming(target.host):
+                async with self._get(target, budget, "text/plain,*/*;q=0.1") as answer:
+                    status = answer.status_code
+                    if 200 <= status < 300:
+                        _check_coding(answer)
+                        return await self._body(answer, robots.MAX_BYTES, cut=True)
+                    await _drain(answer)
+                    location = answer.headers.get("location")
+                    if status not in _REDIRECTS or not location:
+                        raise self._status_refusal(answer)
             target = Target.of(location, target)
         raise Refusal("fetch_redirects", f"more than {robots.MAX_REDIRECTS} redirects")
 
@@ -236,6 +243,16 @@ class Client:
                         await answer.aclose()
         except FAILURES as error:
             raise refusal_of(error, None if answer is None else answer.status_code) from None
+        finally:
+            await self._keep(target.host)
+
+    async def _keep(self, name: str) -> None:
+        """Keep the host's connections for its next request, and close those longest unused."""
+        self._kept.pop(name, None)
+        self._kept[name] = self.host(name).kept
+        while len(self._kept) > 1 and sum(self._kept.values()) > _KEPT:
+            oldest, _ = self._kept.popitem(last=False)
+            await self.host(oldest).close_idle()
 
     async def _body(self, answer: httpx.Response, limit: int, cut: bool = False) -> bytearray:
         body = bytearray()
@@ -247,6 +264,23 @@ class Client:
                 error = f"more than {limit} bytes"
                 raise Refusal("fetch_too_large", error, answer.status_code)
         return body
+
+
+@contextmanager
+def _blaming(host: str) -> Iterator[None]:
+    """Note in a Refusal which host it came of."""
+    try:
+        yield
+    except Refusal as error:
+        error.host = error.host or host
+        raise
+
+
+def _check_coding(answer: httpx.Response) -> None:
+    """Raise Refusal for a compressed body, which was not asked for: nothing is decompressed here."""
+    coding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Refusal("fetch_encoded", f"content encoding {coding[:100]!r}", answer.status_code)
 
 
 async def _drain(answer: httpx.Response) -> None:
@@ -271,7 +305,7 @@ def _retry_after(value: str | None) -> float | None:
         return min(float(value[:12]), 1e9)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

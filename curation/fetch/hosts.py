@@ -78,6 +78,8 @@ class Host:
         )
         self._slots = asyncio.Semaphore(connections)
         self._gate = asyncio.Lock()
+        self._closing = asyncio.Lock()
+        self._active = 0
         self._next = self._sent = 0.0
         self._paused_until = 0.0
         self._strikes = 0
@@ -96,6 +98,8 @@ class Host:
                 await busy.acquire()
                 try:
                     await self._wait(longest)
+                    async with self._closing:
+                        self._active += 1
                 except BaseException:
                     busy.release()
                     raise
@@ -103,7 +107,19 @@ class Host:
             try:
                 yield
             finally:
+                self._active -= 1
                 busy.release()
+
+    @property
+    def kept(self) -> int:
+        """Connections that are open, in use or not."""
+        return len(self.pool.connections)
+
+    async def close_idle(self) -> None:
+        """Close the connections, unless one is in use; the next turn waits for that and opens anew."""
+        if not self._active:
+            async with self._closing:
+                await self.pool.aclose()
 
     async def _wait(self, longest: float) -> None:
         while True:

@@ -19,7 +19,7 @@ from curation.fetch.verdict import Refusal
 
 MAX_BYTES = 500 * 2**10
 MAX_REDIRECTS = 5
-_DAY = 24 * 3600.0
+DAY = 24 * 3600.0
 _REMEMBERED = 1024
 # Reasons that say more than "robots.txt could not be read": nothing of such a host is reachable.
 _TELLING = {
@@ -86,7 +86,7 @@ class Remembered:
         """The rules, if younger than a day."""
         with self._lock:
             when, rules = self._rules.get(origin, (0.0, None))
-            return rules if rules is not None and time.monotonic() - when < _DAY else None
+            return rules if rules is not None and time.monotonic() - when < DAY else None
 
     def put(self, origin: tuple[str, str, int], rules: Rules) -> None:
         """Remember; the oldest makes room."""

@@ -24,7 +24,7 @@ from curation.fetch.resize import Resizing, shared_resizers
 from curation.fetch.rows import Row, table_of
 from curation.fetch.target import Target
 from curation.fetch.verdict import Refusal
-from schemas.errors import UsageError
+from schemas.errors import JobError, UsageError
 from schemas.ids import uniform
 
 _HELD = 256 * 2**20
@@ -43,7 +43,7 @@ class Downloads:
     def __init__(self, rows: list[Row], options: FetchOptions, share: int) -> None:
         parser()
         self._options, self._share = options, share
-        self._done: asyncio.Queue[Row] = asyncio.Queue()
+        self._done: asyncio.Queue[Row | JobError] = asyncio.Queue()
         self._room = asyncio.Condition()
         self._held, self._left = 0, len(rows)
         self._queues: dict[str, deque[tuple[Row, Target, float]]] = {}
@@ -65,9 +65,14 @@ class Downloads:
             for queue in self._queues.values()
             for _ in range(min(connections, len(queue)))
         ]
+        for task in tasks:
+            task.add_done_callback(self._ended)
         try:
             for _ in range(self._left):
-                yield await self._done.get()
+                row = await self._done.get()
+                if isinstance(row, JobError):
+                    raise row
+                yield row
         finally:
             for task in tasks:
                 task.cancel()
@@ -80,6 +85,7 @@ class Downloads:
             async with self._room:
                 await self._room.wait_for(lambda: self._held <= _HELD)
             budget = Budget(self._options.deadline)
+            blamed = target.host
             try:
                 row.body = await client.image(target, budget, jitter)
                 row.http_status = 200
@@ -87,11 +93,20 @@ class Downloads:
                 self._held += len(row.body)
             except Refusal as error:
                 self._refuse(row, error)
+                blamed = error.host or blamed
             except Exception as error:  # one row is lost, not the unit
                 self._refuse(row, Refusal("step_failed", f"{type(error).__name__}: {error}"))
             row.attempts, row.seconds = budget.tries, budget.used
-            client.host(target.host).ended(row.reason, row.error)
+            client.host(blamed).ended(row.reason, row.error)
+            if blamed != target.host:  # it answered, and sent us on
+                client.host(target.host).ended("", None)
             self._done.put_nowait(row)
+
+    def _ended(self, task: asyncio.Task) -> None:
+        """Whoever waits for rows would wait for ever for those of a task that broke off."""
+        error = "cancelled" if task.cancelled() else task.exception()
+        if error is not None:
+            self._done.put_nowait(JobError(f"fetching the URLs of a host broke off: {error}"))
 
     async def release(self, size: int) -> None:
         """So many bytes are held no longer."""
@@ -153,6 +168,8 @@ class _Run:
         except asyncio.CancelledError:
             pass
         except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):  # what is to be said is in it
+                error = error.exceptions[0]
             self._failure = error
         finally:
             self._threads.shutdown(wait=True, cancel_futures=True)

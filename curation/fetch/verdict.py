@@ -9,7 +9,8 @@ from schemas.redact import without_secrets
 class Refusal(Exception):
     """The end of one try: a reason of the registry, what happened, and whether to try again.
 
-    ``after`` is the number of seconds that the host asked us to wait.
+    ``after`` is the number of seconds that the host asked us to wait; ``host`` is the one that it came
+    of, which after a redirect is not that of the URL.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Refusal(Exception):
         if reason not in REASONS:
             raise ValueError(f"{reason!r} is not in the registry of reasons")
         self.reason, self.status, self.again, self.after = reason, status, again, after
+        self.host: str | None = None
         self.error = without_secrets(error)[:500]
 
     def anew(self) -> Refusal:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
 
 import pytest
 
-from curation.fetch import fetch
+from curation.fetch import client, fetch, robots
+from schemas.errors import JobError
 from tests.curation.fetch.asking import ask, options, table
 from tests.fetch_server import FetchServer
 
@@ -144,6 +146,71 @@ def test_one_success_in_between_is_enough_to_go_on(server: FetchServer) -> None:
         allow_private=server.allow("flaky"),
     )
     assert sum(row["attempts"] for row in rows) == 40
+
+
+def test_a_pause_holds_for_the_host_that_asked_for_it_not_for_the_one_that_led_there(
+    server: FetchServer,
+) -> None:
+    urls = [server.url("leads", path) for path in ("/tobusy", "/toengaged", "/good")]
+    allowed = server.allow("leads", "engaged")
+    rows = ask(urls, connections=3, requests_per_second=20.0, allow_private=allowed)
+    assert [row["reason"] for row in rows] == ["", "", ""]
+    asked = [seen for seen in server.log.of("engaged") if seen.path != "/robots.txt"]
+    assert asked[0].path == "/busy"
+    assert asked[1].start - asked[0].start >= 1.0
+    (good,) = (seen for seen in server.log.of("leads") if seen.path == "/good")
+    assert good.start - asked[0].start < 0.5
+
+
+def test_a_host_that_leads_to_a_dead_one_is_not_left_alone_for_it(server: FetchServer) -> None:
+    urls = [server.url("shortener", f"/todead?{i}") for i in range(12)]
+    urls.append(server.url("shortener", "/good"))
+    rows = ask(urls, retries=0, allow_private=server.allow("shortener", "departed"))
+    assert [row["reason"] for row in rows] == ["fetch_connect"] * 12 + [""]
+    assert len(server.log.of("departed")) == 1 + 10  # the dead one is
+
+
+def test_few_connections_stay_open_of_many_hosts(
+    server: FetchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a file descriptor, of which a process often has 1,024."""
+    monkeypatch.setattr(client, "_KEPT", 8)
+    hosts = [f"crowd{i}" for i in range(60)]
+    urls = [server.url(host, f"/good?{i}") for i in range(2) for host in hosts]
+    rows = ask(
+        urls,
+        requests_per_second=4.0,
+        concurrency=4,
+        allow_private=server.allow(*hosts),
+        timeout=5.0,
+        deadline=10.0,
+    )
+    assert {row["reason"] for row in rows} == {""}
+    mine = [c for c in server.log.connections if c.host in hosts]
+    at_once = max(sum(c.opened <= t.opened < c.closed for c in mine) for t in mine)
+    assert at_once <= 8 + 4 + 4  # the server sees late that one was closed
+    assert max(server.log.most_at_once(host) for host in hosts) == 1
+
+
+def test_what_breaks_off_a_download_ends_the_call(
+    server: FetchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*unused: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(client.Client, "image", cancelled)
+    with pytest.raises(JobError, match="broke off"):
+        ask([server.url("broken-off", "/good")], allow_private=server.allow("broken-off"))
+
+
+def test_robots_txt_is_asked_for_again_after_a_day(
+    server: FetchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robots, "DAY", 0.05)
+    urls = [server.url("lasting", f"/good?{i}") for i in range(3)]
+    ask(urls, requests_per_second=10.0, allow_private=server.allow("lasting"))
+    paths = [seen.path for seen in server.log.of("lasting")]
+    assert paths == [p for i in range(3) for p in ("/robots.txt", f"/good?{i}")]
 
 
 def test_robots_txt_is_asked_for_once_a_day(server: FetchServer) -> None:
