@@ -56,11 +56,20 @@ def ancestors(dataset: Dataset) -> list[Ancestor]:
     return list(found.values())
 
 
+def _protocol(place: object) -> str:
+    before, mark, _ = str(place).partition("://")
+    return before if mark else "file"
+
+
 def _opened(child: Dataset, name: str, digest: str) -> Dataset | None:
     places: list[Any] = [child.storage.sibling(name)]
     read = child.manifest.run.get("inputs")
-    if isinstance(read, Mapping) and name in read:
-        places.append(str(read[name]))
+    if (
+        isinstance(read, Mapping)
+        and name in read
+        and _protocol(read[name]) == _protocol(child.storage)
+    ):
+        places.append(str(read[name]))  # a manifest sends nobody to another kind of storage
     for place in places:
         try:
             dataset = open_dataset(place)

@@ -3,7 +3,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from schemas.dataset import open_dataset
+import pytest
+
+from schemas.dataset import Dataset, open_dataset
+from schemas.errors import InputError
 from schemas.storage import storage
 from schemas.table_schemas import POOL
 from tests.schemas import samples
@@ -38,3 +41,25 @@ def test_a_parent_that_is_not_beside_its_child_is_found_where_it_was_read(tmp_pa
     [found] = ancestors(open_dataset(tmp_path / "near" / "child"))
     assert found.dataset is not None and found.digest == parent.digest
     assert found.dataset.storage.url == str(tmp_path / "far" / "p")
+
+
+def test_a_manifest_sends_nobody_to_another_kind_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples.committed(
+        storage(tmp_path / "child"),
+        POOL,
+        samples.pool(10),
+        parents=[{"name": "p", "digest": "0" * 64}],
+        run={"inputs": {"p": "memory://elsewhere/p"}},
+    )
+    child = open_dataset(tmp_path / "child")
+    asked: list[str] = []
+
+    def refused(place: object) -> Dataset:
+        asked.append(str(place))
+        raise InputError("not there")
+
+    monkeypatch.setattr("trainer.ancestors.open_dataset", refused)
+    assert [one.dataset for one in ancestors(child)] == [None]
+    assert asked == [str(tmp_path / "p")]
