@@ -88,3 +88,18 @@ def test_marks_outside_are_left_out_and_many_are_as_many_as_pixels() -> None:
     assert len(drawn) <= NARROW[0] - LEFT - RIGHT + 1
     assert "<b>" not in str(svg) and "<title>" not in str(svg)
     assert "a &lt;title&gt;" in str(svg) and "a &lt;b&gt;level&lt;/b&gt; = 1.500" in str(svg)
+
+
+@pytest.mark.parametrize(
+    ("y", "zero"), [([9.0, 2.0], True), ([9.0, 8.0], False), ([-1.0, 8.0], False)]
+)
+def test_an_axis_begins_at_zero_only_where_values_come_near(y: list[float], zero: bool) -> None:
+    """A loss from 4.5 to 3.4 would be a flat line above an axis from zero."""
+    svg = parse(str(chart([1.0, 2.0], y).svg()))
+    foot = NARROW[1] - BOTTOM
+    at_foot = [
+        e.text
+        for e in svg.all("text", cls="axis")
+        if abs(float(e.attributes["y"]) - foot - 3.5) < 0.1
+    ]
+    assert ("0" in at_foot) == zero

@@ -120,7 +120,8 @@ def test_events_are_told_and_marked(page: Element) -> None:
     assert (
         "3 samples whose image was bad, by another each: truncated 2, <i>bomb</i> 1" in curves.text
     )
-    wide = next(curves.all("svg"))
+    wide, narrow = list(curves.all("svg"))[:2]
+    assert [one.attributes["viewbox"] for one in (wide, narrow)] == ["0 0 1040 300", "0 0 340 220"]
     marks = Counter(one.attributes["class"] for one in wide.all("line", cls="mark"))
     assert marks == {"mark continued": 1, "mark saved": 2, "mark replaced": 1}
     assert len(list(wide.all("line", cls="threshold"))) == 1
