@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -155,12 +156,12 @@ def test_a_host_too_large_for_one_worker_is_packed_in_parts(
     monkeypatch.setattr(packing, "LARGE", 40)
     asked: list[tuple[str, int]] = []
 
-    def refuse(rows: pa.Table, options: dict, share: int, report: object) -> Outcome:
+    def refuse(rows: pa.Table, options: dict, share: int, report: object) -> Iterator[Outcome]:
         asked.extend((host, share) for host in rows["host"].to_pylist())
         nothing = pa.nulls(rows.num_rows)
         for name in (*FETCHED.arrow.names[3:], "error", "http_status", "attempts"):
             rows = rows.append_column(name, nothing)
-        return account(rows.append_column("reason", pa.array(["fetch_dns"] * rows.num_rows)))
+        yield account(rows.append_column("reason", pa.array(["fetch_dns"] * rows.num_rows)))
 
     monkeypatch.setattr(fetched, "ask", refuse)
     words = [f"input={records}", f"output={tmp_path / 'out'}", CONTACT, f"unit={UNIT}"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.fetch.rows import FETCH_ROWS
 from curation.guard import dead_letters
 from curation.id_sets import order_by
+from dataflows.transforms.sink import scratch_dir
 from schemas.errors import IntegrityError
 from schemas.ids import id_sum
 from schemas.ledger import Ledger
@@ -20,43 +24,81 @@ STAGE = "fetched"
 LETTER = ("unit", "image_id", "url", "host", "share", "http_status", "attempts")
 """Columns of the row that a refusal's dead letter carries."""
 
+_AT = "headrace.answer"
+_PIECE_BYTES = 16 * 2**20
+
 Report = Callable[[int], None]
 
 
 def ask(
     rows: pa.Table, options: Mapping[str, Any], share: int, report: Report | None = None
-) -> Outcome:
+) -> Iterator[Outcome]:
     """Fetch FETCH_UNITS rows (each image id once) and account for every one of them.
 
-    Rows of the result by (unit, image_id). ``share`` units fetch from these hosts at once, and each
-    takes that part of their rate. ``report`` is told how many are through, as they come. Raises
-    IntegrityError if not every row has exactly one answer.
+    First comes what :func:`account` says, then the pictures by (unit, image_id), some 16 MiB at a
+    time: until all are there they lie in a file, so a unit may hold more than memory does. ``share``
+    lanes fetch from these hosts at once, and each takes that part of their rate. ``report`` is told
+    how many are through, as they come. Raises IntegrityError if not every row has exactly one answer.
     """
     from curation.fetch import FetchOptions, fetch
 
-    parts: list[pa.Table] = []
+    found = fetch(rows.select(["image_id", "url"]), FetchOptions(**options), share=share)
+    with scratch_dir() as folder:
+        answers = _spilled(found, Path(folder) / "answers.arrow", report)
+        ids = answers["image_id"]
+        if len(ids) != rows.num_rows or id_sum(ids) != id_sum(rows["image_id"]):
+            raise IntegrityError(
+                f"{rows.num_rows} URLs were asked for and {len(ids)} answers came, or those of others: "
+                "this is a fault of the fetcher, not of the input; nothing of this unit was kept"
+            )
+        # Row numbers travel through the sort by id, so that both sides stand in the same order.
+        order = order_by(ids)
+        rows = rows.take(pa.array(order_by(rows["image_id"])))
+        without = answers.drop_columns(["image_id", "url", "image"]).take(pa.array(order))
+        for name in without.column_names:
+            rows = rows.append_column(name, without[name])
+        rows = rows.append_column(_AT, pa.array(order))
+        yield account(rows)
+        yield from _pictures(rows.filter(pc.equal(rows["reason"], "")), answers["image"].chunks)
+
+
+def _spilled(tables: Iterable[pa.Table], path: Path, report: Report | None) -> pa.Table:
+    """The tables as one that lies in a file and is mapped from there."""
     through = 0
-    for part in fetch(rows.select(["image_id", "url"]), FetchOptions(**options), share=share):
-        parts.append(part)
-        through += part.num_rows
-        if report is not None:
-            report(through)
-    answers = pa.concat_tables(parts).drop_columns(["url"])
-    if through != rows.num_rows or id_sum(answers["image_id"]) != id_sum(rows["image_id"]):
-        raise IntegrityError(
-            f"{rows.num_rows} URLs were asked for and {through} answers came, or those of others: this "
-            "is a fault of the fetcher, not of the input; nothing of this unit was kept"
-        )
-    # Row numbers travel through the sort by id, so that both sides stand in the same order.
-    rows = rows.take(pa.array(order_by(rows["image_id"])))
-    answers = answers.take(pa.array(order_by(answers["image_id"]))).drop_columns(["image_id"])
-    for name in answers.column_names:
-        rows = rows.append_column(name, answers[name])
-    return account(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, FETCH_ROWS) as writer:
+        for table in tables:
+            writer.write_table(table)
+            through += table.num_rows
+            if report is not None:
+                report(through)
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _pictures(kept: pa.Table, images: Sequence[pa.StructArray]) -> Iterator[Outcome]:
+    """FETCHED rows of what was fetched, each with its picture; few bytes at a time."""
+    kept = kept.sort_by([(name, "ascending") for name in FETCHED.sort_by])
+    at = kept[_AT].to_numpy()
+    ends = np.cumsum([len(part) for part in images])
+    sizes = [pc.binary_length(pc.struct_field(part, "bytes")).fill_null(0) for part in images]
+    bytes_of = np.concatenate([[], *sizes])[at].astype(np.int64)
+    pieces = np.cumsum(bytes_of) // _PIECE_BYTES
+    for piece in np.unique(pieces):
+        here = np.flatnonzero(pieces == piece)
+        taken = []
+        for row in at[here]:
+            part = int(np.searchsorted(ends, row, side="right"))
+            taken.append(images[part].slice(row - (ends[part] - len(images[part])), 1))
+        table = kept.take(pa.array(here)).append_column("image", pa.concat_arrays(taken))
+        table = FETCHED.validate(table.select(FETCHED.arrow.names))
+        stats = {"with_image": len(here), "bytes": int(bytes_of[here].sum())}
+        yield Outcome(table, Ledger(), stats=stats)
 
 
 def account(rows: pa.Table) -> Outcome:
-    """The outcome of rows with their answers: FETCH_UNITS columns and those of ``fetch``."""
+    """Ledger and dead letters of rows with their answers: FETCH_UNITS columns and those of ``fetch``.
+
+    No picture is among them.
+    """
     reasons = rows["reason"].to_pylist()
     ledger = Ledger()
     ledger.add("image", "in", "", rows.num_rows, id_sum(rows["image_id"]))
@@ -65,9 +107,8 @@ def account(rows: pa.Table) -> Outcome:
     for reason in sorted(set(reasons) - {""}):
         ids = refused.filter(pc.equal(refused["reason"], reason))["image_id"]
         ledger.add("image", "rejected", reason, len(ids), id_sum(ids))
-    kept = rows.filter(good).select(FETCHED.arrow.names)
-    kept = FETCHED.validate(kept.sort_by([(name, "ascending") for name in FETCHED.sort_by]))
-    ledger.add("image", "out", "", kept.num_rows, id_sum(kept["image_id"]))
+    kept = rows.filter(good)["image_id"]
+    ledger.add("image", "out", "", len(kept), id_sum(kept))
     dead = dead_letters(
         refused.select(list(LETTER)),
         range(refused.num_rows),
@@ -76,11 +117,7 @@ def account(rows: pa.Table) -> Outcome:
         errors=_errors(refused),
         source=refused["host"].to_pylist(),
     )
-    stats = {
-        "with_image": kept.num_rows,
-        "bytes": pc.sum(pc.binary_length(pc.struct_field(kept["image"], "bytes"))).as_py() or 0,
-    }
-    return Outcome(kept, ledger, dead, stats)
+    return Outcome(FETCHED.empty(), ledger, dead, {"with_image": 0, "bytes": 0})
 
 
 def _errors(refused: pa.Table) -> list[str]:

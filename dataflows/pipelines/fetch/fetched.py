@@ -164,7 +164,7 @@ class _Fetch(beam.DoFn):
                 shown = time.monotonic()
                 logs.report_progress(name, through)
 
-        yield ask(rows, self._options, share, report)
+        yield from ask(rows, self._options, share, report)
 
 
 def groups(units: Iterable[tuple[str, int]]) -> list[list[str]]:

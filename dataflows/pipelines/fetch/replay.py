@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.fetch import FetchOptions
+from curation.id_sets import order_by, run_starts
 from dataflows.engine.replay import Replayed, letter_rows
 from dataflows.pipelines.fetch.answers import ask
 from dataflows.pipelines.fetch.packing import MOST
@@ -63,8 +65,21 @@ def again(old: Dataset, letters: pa.Table, settings: Mapping[str, Any]) -> Repla
         before.add("image", "in", "", len(ids), id_sum(ids))
         before.add("image", "rejected", reason, len(ids), id_sum(ids))
     rows = rows.select(FETCH_UNITS.arrow.names).sort_by("host")
-    parts = [ask(rows.slice(start, MOST), options, 1) for start in range(0, rows.num_rows, MOST)]
+    parts = [part for some in _slices(rows) for part in ask(some, options, 1)]
     return Replayed(_joined(parts, rest), before)
+
+
+def _slices(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows, at most as many as a unit's at a time, and each image id once: an image of two hosts
+    was asked for at both."""
+    order = order_by(rows["image_id"])
+    starts = run_starts(rows["image_id"].take(pa.array(order)))
+    before = np.empty(len(order), np.int64)
+    before[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    for number in range(int(before.max(initial=-1)) + 1):
+        some = rows.filter(pa.array(before == number))
+        for start in range(0, some.num_rows, MOST):
+            yield some.slice(start, MOST)
 
 
 def _options(old: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
