@@ -168,6 +168,12 @@ def leave() -> None:
             deepspeed.comm.destroy_process_group()
         if dist.is_initialized():
             dist.destroy_process_group()
+    # Stage 3 puts its own function there for good, and another run would compute with it.
+    if stage_3 := sys.modules.get("deepspeed.runtime.zero.partition_parameters"):
+        from torch.nn import functional
+
+        if functional.linear is stage_3.zero3_linear_wrap:
+            functional.linear = stage_3.InsertPostInitMethodToModuleSubClasses.linear_bk
 
 
 def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | None = None) -> Any:

@@ -137,7 +137,11 @@ class _Run:
         if name is None:
             return 0
         facts = checkpoint.restore(self.checkpoints, name, self.engine)
-        wanted = {"position": facts["step"] * self.of.batch, "data": self.source.digest}
+        wanted = {
+            "position": facts["step"] * self.of.batch,
+            "seed": self.config.seed,
+            "data": self.source.digest,
+        }
         for key, value in wanted.items():
             if facts[key] != value:
                 raise IntegrityError(
@@ -242,8 +246,9 @@ class _Run:
             if not len(positions):  # no sample is at fault by itself
                 positions = step_positions(part_.step, self.of.batch)
             places = self.source.places(positions[:_NAMED])
-            path = self.output / f"not-finite-step-{part_.step:08}.json"
-            found = {"step": part_.step, "fault": str(error), "positions": positions.tolist()}
+            step = part_.step + 1  # as metrics, checkpoints and `trainer where` count
+            path = self.output / f"not-finite-step-{step:08}.json"
+            found = {"step": step, "fault": str(error), "positions": positions.tolist()}
             if self.place.rank == 0:
                 text = json.dumps({**found, "places": places}, indent=2)
                 path.write_text(text + "\n", encoding="utf-8")
@@ -252,7 +257,7 @@ class _Run:
                 for position, place in zip(positions[:3].tolist(), places, strict=False)
             )
             raise CheckFailed(
-                f"step {part_.step}: {error}, from {len(positions)} samples: {first}"
+                f"step {step}: {error}, from {len(positions)} samples: {first}"
                 f"{', ...' if len(positions) > 3 else ''}; {path} has all. The step changed no "
                 "weight. Look at these samples, or begin anew with a lower optimizer.lr=, a longer "
                 "schedule.warmup= or clip=1"

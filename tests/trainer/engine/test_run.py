@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import CheckFailed, ConflictError, UsageError
+from schemas.errors import CheckFailed, ConflictError, IntegrityError, UsageError
 from schemas.storage import storage
 from tests.trainer.engine import tiny
 from trainer.engine import checkpoint
-from trainer.engine.run import train
+from trainer.engine.checkpoint_files import Manifest
+from trainer.engine.run import build, train
 from trainer.protocols import Place
 
 PLACE = Place()
@@ -128,6 +129,53 @@ def test_bf16_follows_fp32(tmp_path: Path, zero: int) -> None:
     assert losses(tmp_path / "bf16") != losses(tmp_path / "fp32")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero", [0, 1, 3])
+def test_the_first_step_is_adamws_first(tmp_path: Path, precision: str, zero: int) -> None:
+    """DeepSpeed makes a step of its own at its start: it must leave no count and no decay."""
+    config = tiny.run_config(
+        tmp_path,
+        length={"steps": 1},
+        zero=zero,
+        precision=precision,
+        schedule={"name": "constant"},
+        optimizer={"lr": 1e-2, "weight_decay": 10.0, "betas": [0.9, 0.95]},
+    )
+    begun = build(config, PLACE).model
+    # DeepSpeed makes masters of the weights as they are in the run's precision.
+    start = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = {n: value.detach().to(start, copy=True) for n, value in begun.named_parameters()}
+    assert train(config, PLACE) == 0
+    decayed = [n for n, w in before.items() if w.ndim > 1 and n not in begun.no_decay()]
+    after = weights(tmp_path)
+    assert decayed
+    for name in decayed:
+        # The first step of Adam is lr times the gradient's sign, beside lr * weight_decay = 0.1.
+        moved = (after[name] - 0.9 * before[name].float()).abs()
+        assert float(moved.median()) == pytest.approx(1e-2, rel=1e-3)
+    folder = storage(tmp_path).at("checkpoints")
+    tensors = Manifest.load(folder, "step-00000001").tensors
+    assert {found["step"] for found in tensors.values()} == {1.0}
+
+
+def test_stage_3_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    from torch.nn import functional
+
+    plain = functional.linear
+    assert train(tiny.run_config(tmp_path, zero=3, length={"steps": 1}), PLACE) == 0
+    assert functional.linear is plain
+    assert plain.__module__ != "deepspeed.runtime.zero.linear"
+
+
+def test_a_checkpoint_of_another_seed_is_refused(tmp_path: Path) -> None:
+    """Another seed is another order: with run.json lost, nothing else would say so."""
+    settings = {"length": {"steps": 4}, "checkpoint": {"every": 2}}
+    assert train(tiny.run_config(tmp_path, **settings), PLACE) == 0
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(IntegrityError, match="saved at seed 0, and this run would continue at 1"):
+        train(tiny.run_config(tmp_path, **settings, seed=1), PLACE)
+
+
 def test_a_finished_run_does_nothing_more(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = losses(whole)
     assert train(tiny.run_config(whole, **STEPS), PLACE) == 0
@@ -189,10 +237,10 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_change(
         "checkpoint": {"every": 1},
     }
     for _ in range(2):  # the same command meets it again
-        with pytest.raises(CheckFailed, match=r"step 2: the loss is not finite") as ended:
+        with pytest.raises(CheckFailed, match=r"step 3: the loss is not finite") as ended:
             train(tiny.run_config(tmp_path, **changes), PLACE)
         assert "pair_id 0027" in str(ended.value) or objective == "tiny_additive"
-    record = json.loads((tmp_path / "not-finite-step-00000002.json").read_text())
+    record = json.loads((tmp_path / "not-finite-step-00000003.json").read_text())
     wanted = [39] if objective == "tiny" else [36, 37, 38, 39]
     assert record["positions"] == wanted
     assert [place["ids"]["pair_id"] for place in record["places"]][-1] == "0027"

@@ -70,9 +70,9 @@ def test_a_bad_sample_of_one_rank_ends_both_with_its_name(tmp_path: Path) -> Non
     ended = run_two(settings)
     assert [code for code, _ in ended] == [1, 1], ended
     for _, text in ended:
-        assert "step 2: the loss is not finite" in text and "Traceback" not in text
+        assert "step 3: the loss is not finite" in text and "Traceback" not in text
         assert "46 (pair_id 002e)" in text
-    record = json.loads((tmp_path / "not-finite-step-00000002.json").read_text())
+    record = json.loads((tmp_path / "not-finite-step-00000003.json").read_text())
     assert record["positions"] == [46]
 
 
