@@ -94,7 +94,13 @@ class Loaded:
 
     def _joined(self, parts: list[Features]) -> Features:
         width = int(self.model.config.projection_dim)
-        return np.concatenate([np.empty((0, width), np.float32), *parts])
+        found = np.concatenate([np.empty((0, width), np.float32), *parts])
+        if not np.isfinite(found).all():  # a rank among numbers that compare with nothing is 0
+            raise InputError(
+                f"{self.facts.get('place', 'the model')}: its features are not finite numbers, so no "
+                "score of them means anything; give weights that are finite in fp32"
+            )
+        return found
 
 
 def load(place: str | Path, batch: int = 64) -> Loaded:
@@ -194,13 +200,22 @@ def of_folder(folder: Path, batch: int = 64) -> Loaded:
         )
     tokenizer = tokenizers.parse(backend.to_str().encode(), str(folder))
     end, wanted = tokenizers.frame(tokenizer).end, model.config.text_config.eos_token_id
-    if end != wanted:  # the feature is taken where this id stands
+    if end == _declared_end(folder):
+        model.pool_at(end)  # also 2, which CLIPModel takes as a word for the largest id
+    elif end != wanted:  # the feature is taken where this id stands
         raise InputError(
             f"{folder}: texts end with token {end}, but the model looks for {wanted} "
             "(text_config.eos_token_id of config.json); model and tokenizer do not belong together"
         )
     facts = {"kind": "transformers", "place": str(folder)}
     return Loaded(_ready(model), tokenizer, processor, facts, batch)
+
+
+def _declared_end(folder: Path) -> int | None:
+    """The end token as config.json has it, if it does."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config")
+    return text.get("eos_token_id") if isinstance(text, dict) else None
 
 
 def _pretrained(auto: Any, folder: Path, what: str, **options: Any) -> Any:

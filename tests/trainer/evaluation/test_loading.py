@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
 from tests.trainer.evaluation.conftest import TEXTS
@@ -97,6 +98,42 @@ def test_features_do_not_depend_on_the_batch(
     assert (twice[0] == twice[2]).all()  # equal texts, equal bits
 
 
+def test_clip_with_end_token_2_is_pooled_at_it(tmp_path: Path, clip_folder: Path) -> None:
+    """CLIPModel takes a 2 in its configuration for the largest id, a word of tokens like XLM-V's."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    folder = tmp_path / "model"
+    shutil.copytree(clip_folder, folder)
+    old = json.loads((folder / "config.json").read_text())
+    parts = {key: old[key] for key in ("text_config", "vision_config")}
+    for value in parts.values():
+        value.pop("model_type")
+    with quiet():
+        model = CLIPModel(CLIPConfig(**parts, projection_dim=16)).eval()
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "clip"
+    found = load(folder)
+    ids = [0, *found.tokenizer.encode(CAPTIONS[0], add_special_tokens=False).ids, 2]
+    assert max(ids[:-1]) > 2
+    with torch.no_grad():
+        hidden = model.text_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        wanted = torch.nn.functional.normalize(model.text_projection(hidden), dim=0)
+    np.testing.assert_allclose(found.text_features(CAPTIONS[:1])[0], wanted, atol=1e-5)
+
+
+def test_features_that_are_no_numbers_are_refused(tmp_path: Path, clip_folder: Path) -> None:
+    """All comparisons with NaN are false: without a check the right item would rank first."""
+    folder = tmp_path / "model"
+    shutil.copytree(clip_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["text_projection.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="features are not finite"):
+        load(folder).text_features(CAPTIONS)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -126,7 +163,6 @@ def end_token(folder: Path, number: int) -> None:
 def test_pickled_weights_are_refused(tmp_path: Path, clip_folder: Path) -> None:
     """A pickle runs code when it is read."""
     import torch
-    from safetensors.torch import load_file
 
     folder = tmp_path / "model"
     shutil.copytree(clip_folder, folder)
