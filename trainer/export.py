@@ -30,13 +30,19 @@ def export(run: str, to: str | None = None, replace: bool = False) -> Path:
     given; with ``replace`` only a former export is replaced, and evaluations in it go too. UsageError
     for a place that is not local, InputError if the run cannot be read.
     """
+    from trainer.models.clip import LOGIT_SCALE_BOUNDS
+
     description = read_run(run)
     target = _target(run, to)
     _check_free(target, replace)
     loaded = of_run(run)
     with _appearing(target) as folder:
+        model = loaded.model.to("cpu")
+        if (scale := getattr(model, "logit_scale", None)) is not None:
+            # Training clamps it in the forward pass (`Bounded`); classes of transformers do not.
+            scale.clamp_(*LOGIT_SCALE_BOUNDS)
         with quiet():
-            loaded.model.to("cpu").save_pretrained(folder)
+            model.save_pretrained(folder)
             processor(loaded).save_pretrained(folder)
         text = card(description, loaded)
         (folder / "README.md").write_text(text, encoding="utf-8")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from curation.pool.render import render
 from schemas.dataset import open_dataset
@@ -93,6 +95,19 @@ def test_it_loads_as_the_librarys_own_classes(exported: Path) -> None:
     }
     modes = {file.stat().st_mode for file in exported.iterdir()}
     assert len(modes) == 1, "some files are for their owner alone"
+
+
+@pytest.mark.parametrize(("trained_to", "wanted"), [(5.0, math.log(100)), (-1.0, 0.0), (3.5, 3.5)])
+def test_the_scale_is_within_its_bounds(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_to: float, wanted: float
+) -> None:
+    """Training clamps it in the forward pass; the library's classes use what is in the file."""
+    loaded = loading.of_run(run)
+    loaded.model.logit_scale.fill_(trained_to)
+    monkeypatch.setattr(exporting, "of_run", lambda run: loaded)
+    folder = exporting.export(str(run), str(tmp_path / "export"))
+    written = load_file(folder / "model.safetensors")["logit_scale"]
+    assert float(written) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_the_export_scores_as_the_run_does(run: Path, exported: Path) -> None:
