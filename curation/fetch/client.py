@@ -44,7 +44,8 @@ class Client:
     def __init__(self, options: FetchOptions, share: int, own: frozenset[str]) -> None:
         self.options, self._share, self._own = options, share, own
         self._busy = asyncio.Semaphore(options.concurrency)
-        self._resolver = Resolver()
+        # Names that nobody answers for take their time: others do not wait for them.
+        self._resolver = Resolver(options.concurrency)
         self._backend = GuardedBackend(self._resolver, options.allow_private)
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._hosts: dict[str, Host] = {}

@@ -62,7 +62,7 @@ def is_public(address: Address) -> bool:
 class Resolver:
     """Addresses of names, remembered; ``localhost`` and names below it are 127.0.0.1 (RFC 6761)."""
 
-    def __init__(self, threads: int = 16) -> None:
+    def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
         self._known: dict[str, list[Address]] = {}
 

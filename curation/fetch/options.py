@@ -34,6 +34,16 @@ _ABOVE_ZERO = (
 )
 
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "tuple[str, ...]": ((tuple, list), "a list of texts"),
+}
+"""Annotation of an option -> types of its value, and what they are called."""
+
+
 @dataclass(frozen=True)
 class FetchOptions:
     """Options of :func:`curation.fetch.fetch`. Raises UsageError naming the value and the limit.
@@ -44,7 +54,8 @@ class FetchOptions:
     the host's turn does not count. ``resize="no"`` keeps the bytes as they came, once they have
     been decoded without fault. ``decoders`` is the number of decoding processes. ``units_at_once``
     is how many calls run side by side anywhere: of a host met only through a redirect each uses
-    that part of the rate. ``allow_private`` lists ``host:port`` that may have a private
+    that part of the rate, and of the connections (but one at least, for they do not know of each
+    other: so many may meet at such a host). ``allow_private`` lists ``host:port`` that may have a private
     address: for a server of one's own.
     """
 
@@ -72,6 +83,12 @@ class FetchOptions:
     allow_private: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            types, called = _KINDS[str(field.type)]
+            fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+            if not fits or (tuple in types and not all(isinstance(v, str) for v in value)):
+                raise UsageError(f"{field.name}={without_secrets(str(value))}: must be {called}")
         form = _URL if "://" in self.contact else _EMAIL
         if not form.fullmatch(self.contact):
             raise UsageError(
@@ -118,6 +135,6 @@ class FetchOptions:
         if unknown:
             raise UsageError(f"fetch options {', '.join(unknown)}: unknown")
         for name in ("opt_out", "allow_private"):
-            if name in values:
+            if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -29,7 +29,7 @@ _TELLING = {
     "fetch_tls",
     "fetch_rate_limited",
 }
-_AGENT_LINE = re.compile(r"\s*user[-\s]?agent\s*[:\s]\s*([^#]*)", re.IGNORECASE)
+_AGENT_LINE = re.compile(r"\s*user[-\s]?agent\s*[:\s]\s*(\*(?=[\s#]|$)|[a-z_-]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def parse(body: bytes) -> Rules:
 
     Groups of other agents are merged into one first: protego stores every rule once for each
     agent of its group, so that 500 KiB of a hostile file could fill the memory. A group is ours
-    by the product token alone, in any case; what follows a slash is a version.
+    by the product token alone (letters, "_" and "-"), in any case; what follows is a version or so.
     """
     from protego import Protego
 
     lines = []
     for line in body[:MAX_BYTES].decode("utf-8-sig", "replace").splitlines():
         if found := _AGENT_LINE.match(line):
-            name = found[1].strip().lower().partition("/")[0]
+            name = found[1].lower()
             line = f"User-agent: {name if name in ('*', AGENT) else 'somebody-else'}"
         lines.append(line)
     return Rules(Protego.parse("\n".join(lines)))

@@ -101,7 +101,7 @@ def _options(old: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("opt_out", "allow_private"):
         if isinstance(found.get(name), str):
             found[name] = [part for part in found[name].split(",") if part]
-    return dict(vars(FetchOptions.from_json(json.dumps(found))))
+    return dict(vars(FetchOptions.from_json(json.dumps(found, default=str))))
 
 
 def _joined(parts: list[Outcome], rest: pa.Table) -> Outcome:

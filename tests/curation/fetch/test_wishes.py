@@ -30,6 +30,9 @@ URL = "https://example.org/private/x.jpg"
         ("User-agent: HEADRACE/2.0\nDisallow: /", False),
         ("User-agent: a\nUser-agent: headrace\nUser-agent: b\nDisallow: /", False),
         ("User-agent: headracer\nDisallow: /", True),
+        ("User-agent: headrace 2.0 (images)\nDisallow: /", False),
+        ("User-agent: * # everybody\nDisallow: /", False),
+        ("User-agent: *bot\nDisallow: /", True),
         ("User-agent: head\nDisallow: /", True),
         ("User-agent: *\nAllow: /\n\nUser-agent: headrace\nDisallow: /", False),
         ("User-agent: headrace\nDisallow: /a\n\nUser-agent: headrace\nDisallow: /private", False),
@@ -130,6 +133,12 @@ def test_opt_outs_are_the_users_to_choose() -> None:
         ({"encode_format": "gif"}, "webp"),
         ({"encode_format": "png"}, "encode_quality=95"),
         ({"allow_private": ("localhost",)}, "host:port"),
+        ({"timeout": "abc"}, "timeout=abc: must be a number"),
+        ({"connections": 2.5}, "connections=2.5: must be a whole number"),
+        ({"concurrency": True}, "concurrency=True"),
+        ({"robots": "false"}, "robots=false: must be true or false"),
+        ({"opt_out": (1,)}, "opt_out"),
+        ({"contact": None}, "contact=None"),
     ],
 )
 def test_options_refused(values: dict, named: str) -> None:
@@ -143,6 +152,8 @@ def test_options_as_json() -> None:
     assert made.opt_out == ("noai",)
     with pytest.raises(UsageError, match="speed"):
         FetchOptions.from_json('{"contact": "a@example.org", "speed": 9}')
+    with pytest.raises(UsageError, match="opt_out=5: must be a list of texts"):
+        FetchOptions.from_json('{"contact": "a@example.org", "opt_out": 5}')
 
 
 def test_tables_refused() -> None:
