@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from curation.fetch import host_of
 from dataflows.cli import main
+from dataflows.engine.stage import Unit
 from dataflows.pipelines.fetch import fetched, packing
 from dataflows.pipelines.fetch.answers import account
 from dataflows.pipelines.fetch.fetched import GROUP_BYTES, groups
@@ -140,6 +142,24 @@ def test_neighbours_make_shards_of_128_to_512_mib(seed: int) -> None:
     sizes = [sum(size[name] for name in names) for names in found]
     assert all(128 * MIB <= total <= 512 * MIB for total in sizes)
     assert min(sizes[:-1]) >= GROUP_BYTES
+
+
+def test_a_group_goes_by_its_members() -> None:
+    """Of two runs that put other units together, neither takes the other's shard for its own."""
+
+    def names(*units: tuple[str, int]) -> list[str]:
+        elements = [json.dumps(unit).encode() for unit in units]
+        found = [Unit.from_bytes(group) for group in fetched._Plan().process(("", elements))]
+        return [group.name for group in found]
+
+    half = GROUP_BYTES // 2
+    assert names(("a", half), ("b", half), ("c", half)) == names(
+        ("c", half), ("b", half), ("a", half)
+    )
+    assert len(names(*((f"{n:03d}", half) for n in range(40)))) == 20
+    many = names(*((f"{n:03d}", half) for n in range(40)))
+    assert many == sorted(many)
+    assert names(("a", half), ("b", half), ("c", half)) != names(("a", half), ("b", half))
 
 
 def test_few_bytes_are_one_shard_and_no_unit_none() -> None:

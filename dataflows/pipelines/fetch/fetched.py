@@ -31,7 +31,7 @@ from dataflows.transforms.units import Units
 from schemas.commit import ATTEMPTS
 from schemas.dataset import shard_tables
 from schemas.errors import JobError, UsageError
-from schemas.ids import id_sum
+from schemas.ids import id128, id_sum
 from schemas.ledger import Ledger
 from schemas.manifest import KEY, Manifest
 from schemas.step import Outcome
@@ -192,7 +192,9 @@ class _Plan(beam.DoFn):
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[bytes]:
         _, units = element
         for number, names in enumerate(groups(tuple(json.loads(unit)) for unit in units)):
-            yield Unit(f"group-{number:08d}", {"units": names}).to_bytes()
+            # By its members too: what a run that was stopped joined otherwise is not of this one.
+            members = id128(*(name.encode() for name in names)).hex()
+            yield Unit(f"group-{number:08d}-{members}", {"units": names}).to_bytes()
 
 
 class _Join(beam.DoFn):
