@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter, defaultdict
@@ -31,6 +32,7 @@ from schemas.table_schemas import FETCH_UNITS, FETCHED
 from schemas.writer import ShardWriter
 from tests.dataflows.test_fetch import CONTACT, UNIT, ingested
 from tests.dataflows.test_fetch import rows as rows_of
+from tests.fetch_server import FetchServer
 
 MIB = 2**20
 
@@ -269,3 +271,20 @@ def test_lanes_follow_from_the_workers_and_the_connections_allowed(
     assert lanes(None, connections=3, units_at_once=100) == (100, 3)
     with pytest.raises(UsageError, match="units_at_once="):
         lanes(None)
+
+
+@pytest.mark.slow
+def test_workers_side_by_side_keep_to_a_split_hosts_connections_and_rate(tmp_path: Path) -> None:
+    """Measured at the server: three workers, one host of six units and two connections."""
+    with FetchServer() as server:
+        urls = [server.url("split", f"/paced/{n}") for n in range(6 * UNIT)]
+        records = ingested(urls, tmp_path)
+        words = [f"input={records}", f"output={tmp_path / 'out'}", CONTACT, f"unit={UNIT}"]
+        words += [f"allow_private={server.allow('split')[0]}", "connections=2"]
+        words += ["requests_per_second=40", "--workers", "3"]
+        assert main(["run", "fetch", *words]) == 0
+        assert len(rows_of(tmp_path / "out" / "fetched", "url")) == len(urls)
+        assert server.log.most_at_once("split") == 2
+        starts = [seen.start for seen in server.log.of("split")]
+        for first, last in itertools.pairwise(starts[::10]):
+            assert last - first >= 0.8 * 10 / 40
