@@ -151,10 +151,12 @@ class _Child:
         assert self.process is not None
         assert self.process.stdout is not None
         stream = self.process.stdout.fileno()
+        answered = select.poll()  # select() takes no descriptor above 1,023
+        answered.register(stream, select.POLLIN)
         deadline = time.monotonic() + seconds
         while len(self.pending) < size:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([stream], [], [], left)[0]:
+            if left <= 0 or not answered.poll(left * 1000):
                 raise _Crashed(f"the decoder gave no answer within {seconds:g} s")
             data = os.read(stream, 1 << 16)
             if not data:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import resource
 import signal
 from collections.abc import Iterator
 
@@ -179,6 +180,22 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
 def test_large_batches_do_not_wait_for_each_other(decoder: Decoder) -> None:
     data = [picture("BMP", (1200, 900), seed=n) for n in range(12)]  # 39 MB: several requests
     assert decoder.check(data).reason == [None] * 12
+
+
+def test_a_process_with_many_open_files_decodes() -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = most[1] if most[1] != resource.RLIM_INFINITY else 2048
+    if hard < 1200:
+        pytest.skip(f"this machine allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most[0], 1200), most[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    try:
+        with Decoder() as found:
+            assert found.check([picture("JPEG")]).reason == [None]
+    finally:
+        for number in opened:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
 
 
 def test_the_pool_is_shared_and_comes_back_after_closing() -> None:
