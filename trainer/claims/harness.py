@@ -6,9 +6,11 @@ have none. Tasks run side by side, one thread each, so a task's numbers do not d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,9 @@ from schemas.errors import JobError, UsageError
 from schemas.records import sources_digest
 from trainer.claims import claim
 from trainer.claims.records import ROOT
+
+_SAVING = 60.0
+"""Seconds in which a task that was stopped by Ctrl-C may save."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def run_tasks(
     ``only``: these tasks and what they need. Raises UsageError for an unknown one, and JobError
     naming the log of a task that failed; what is finished stays.
     """
+    if lanes < 1:
+        raise UsageError(f"--lanes {lanes}: give 1 or more")
     tasks = _wanted(claim(name).tasks(settings), only)
     (folder_of(work, name) / "logs").mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not result_of(work, name, task.name).exists()]
@@ -84,6 +91,13 @@ def run_tasks(
                     _say(f"{len(done)}/{len(tasks)} {task_name}: {seconds:,.0f} s{left}")
             else:
                 time.sleep(0.2)
+    except KeyboardInterrupt:
+        # A terminal's Ctrl-C has reached the tasks too; a second signal would cut their saving short.
+        deadline = time.monotonic() + _SAVING
+        for process in running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        raise
     finally:
         for process in running.values():
             process.terminate()
@@ -108,7 +122,10 @@ def _wanted(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
 
 
 def run_one(name: str, task: str, work: Path, settings: Any) -> None:
-    """Do one task in this process and write its result."""
+    """Do one task in this process and write its result. UsageError for an unknown one."""
+    _wanted(claim(name).tasks(settings), [task])
+    # As an exception, so that the task ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     begun = time.monotonic()
     found = claim(name).work(task, folder_of(work, name), settings)
     path = result_of(work, name, task)

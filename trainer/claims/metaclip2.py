@@ -248,10 +248,19 @@ def _mean(values: Sequence[float]) -> float:
 def _dataflows(recipe: str, *words: str) -> None:
     """Run a data pipeline: another program, met only in the datasets that it commits."""
     command = [sys.executable, "-m", "dataflows", "run", recipe, *words]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    sys.stderr.write(done.stderr)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            said = process.communicate()[1]
+        except BaseException:  # a task that is stopped leaves no pipeline behind
+            process.terminate()
+            raise
+    sys.stderr.write(said)
+    if process.returncode:
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
         raise JobError(f"dataflows run {recipe}: {last}")

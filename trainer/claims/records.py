@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ ROOT = FOLDER.parents[2]
 README = ROOT / "README.md"
 
 
-def write(name: str, values: dict[str, Any], seconds: float, seeds: Sequence[int]) -> Path:
-    """Write the record of a finished claim; it is to be committed."""
+def write(name: str, words: Sequence[str], values: dict[str, Any], seconds: float) -> Path:
+    """Write the record of a finished claim, run with ``words``; it is to be committed."""
     return records.write(
         FOLDER,
         name,
-        command=f"trainer claims run {name}",
-        seeds=seeds,
+        command=shlex.join(["trainer", "claims", "run", name, *words]),
+        seeds=list(range(values["settings"]["seeds"])),
         values=values,
         seconds=seconds,
         sources=claim(name).SOURCES,

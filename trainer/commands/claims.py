@@ -61,12 +61,11 @@ def _list() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from schemas.errors import UsageError
     from schemas.settings import build, parse_overrides
     from trainer.claims import claim, harness, records
 
     module = claim(args.name)
-    if args.action == "run" and args.slice:
+    if args.action == "run" and args.slice is not None:
         return _slice(args)
     settings: Any = build(
         module.Settings, parse_overrides(args.settings), args.name, "trainer claims"
@@ -74,8 +73,6 @@ def _run(args: argparse.Namespace) -> int:
     if args.action == "task":
         harness.run_one(args.name, args.task, args.work, settings)
         return 0
-    if args.lanes < 1:
-        raise UsageError(f"--lanes {args.lanes}: give 1 or more")
     work = args.work / harness.version(args.name, settings)
     print(
         f"{module.TITLE}\nmetric: {module.METRIC}\ncost: {module.cost(settings)}", file=sys.stderr
@@ -84,10 +81,11 @@ def _run(args: argparse.Namespace) -> int:
     values = module.judge(results, settings)
     print("\n".join(module.table(values)))
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     else:
         seconds = sum(row["seconds"] for row in results.values())
-        path = records.write(args.name, values, seconds, list(range(settings.seeds)))
+        path = records.write(args.name, args.settings, values, seconds)
         print(f"written: {path}")
     return 0 if values["holds"] else 1
 
@@ -102,8 +100,17 @@ def _slice(args: argparse.Namespace) -> int:
         raise UsageError(f"--slice takes the record's settings; leave out {args.settings[0]}")
     settings = module.Settings(**record.values["settings"])
     wanted = tuple(args.slice.split(","))
-    found = harness.run_tasks(args.name, args.work, settings, args.lanes, wanted)
-    pairs = {task: (found[task]["score"], module.recorded(record.values, task)) for task in wanted}
+    try:
+        recorded = {task: module.recorded(record.values, task) for task in wanted}
+    except (KeyError, ValueError, IndexError):
+        raise UsageError(
+            f"--slice {args.slice}: the record has no score of such a task; give tasks that train an "
+            "arm, such as row5-0"
+        ) from None
+    # Not where `run` works: what is found there made the record.
+    work = args.work / f"slice-{harness.version(args.name, settings)}"
+    found = harness.run_tasks(args.name, work, settings, args.lanes, wanted)
+    pairs = {task: (found[task]["score"], recorded[task]) for task in wanted}
     apart = max(abs(a - b) for a, b in pairs.values())
     print(json.dumps({"scores": pairs, "largest_difference": round(apart, 4)}))
     return 0
