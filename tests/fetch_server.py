@@ -161,7 +161,7 @@ class FetchServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-                host = headers["host"].partition(".")[0]
+                host = headers["host"].removeprefix("www.").partition(".")[0]
                 path = head[0].split(" ")[1]
                 seen = Seen(host, path, headers, time.monotonic(), number)
                 connection.host = connection.host or host
@@ -280,6 +280,7 @@ _PLAIN: dict[str, Callable[[FetchServer], tuple[int, dict[str, str], bytes]]] = 
     "tobusy": _to("http://engaged.localhost:{port}/busy"),
     "toengaged": _to("http://engaged.localhost:{port}/good"),
     "todead": _to("http://departed.localhost:{port}/close/0"),
+    "towww": _to("http://www.bare.localhost:{port}/good"),
     "toother": _to("http://other.localhost:{port}/good"),
     "html": lambda server: (200, {"Content-Type": "text/html"}, b"<html></html>"),
     "svg": lambda server: (200, {"Content-Type": "image/svg+xml"}, b"<svg/>"),

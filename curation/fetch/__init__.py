@@ -38,16 +38,17 @@ def fetch(rows: pa.Table, options: FetchOptions, share: int = 1) -> Iterator[pa.
 
 
 def host_of(url: str | None) -> str:
-    """The host whose limits a URL counts against: its name in lower case, ASCII, without port.
+    """The host that a URL is packed under: its name in lower case, ASCII, without port and ``www.``.
 
-    "" for what :func:`fetch` refuses as ``fetch_bad_url`` without asking any host.
+    ``www.x`` and ``x`` belong together, for one mostly leads to the other. "" for what
+    :func:`fetch` refuses as ``fetch_bad_url`` without asking any host.
     """
     _check_installed()
-    from curation.fetch.target import Target
+    from curation.fetch.target import Target, site_of
     from curation.fetch.verdict import Refusal
 
     try:
-        return Target.of(url).host
+        return site_of(Target.of(url).host)
     except Refusal:
         return ""
 

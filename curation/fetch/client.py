@@ -25,7 +25,7 @@ from curation.fetch.hosts import Budget, Host
 from curation.fetch.network import GuardedBackend, Resolver
 from curation.fetch.opt_out import opted_out
 from curation.fetch.options import AGENT, FetchOptions
-from curation.fetch.target import Target
+from curation.fetch.target import Target, site_of
 from curation.fetch.transport import FAILURES, HostTransport, refusal_of
 from curation.fetch.verdict import Refusal
 
@@ -42,7 +42,8 @@ class Client:
     """All hosts of one :func:`curation.fetch.fetch`; must be made and used in one event loop."""
 
     def __init__(self, options: FetchOptions, share: int, own: frozenset[str]) -> None:
-        self.options, self._share, self._own = options, share, own
+        self.options, self._share = options, share
+        self._own = frozenset(map(site_of, own))
         self._busy = asyncio.Semaphore(options.concurrency)
         # Names that nobody answers for take their time: others do not wait for them.
         self._resolver = Resolver(options.concurrency)
@@ -84,7 +85,8 @@ class Client:
 
     def _share_of(self, name: str) -> int:
         # A host met through a redirect may be met by every unit that runs beside this one.
-        return self._share if name in self._own else max(self._share, self.options.units_at_once)
+        own = site_of(name) in self._own
+        return self._share if own else max(self._share, self.options.units_at_once)
 
     async def image(self, target: Target, budget: Budget, jitter: float) -> bytearray:
         """The bytes of an image. Raises Refusal; ``budget`` counts the tries."""

@@ -53,10 +53,10 @@ class FetchOptions:
     take on the network: all tries and redirects, connecting, and a body that drips; waiting for
     the host's turn does not count. ``resize="no"`` keeps the bytes as they came, once they have
     been decoded without fault. ``decoders`` is the number of decoding processes. ``units_at_once``
-    is how many calls run side by side anywhere: of a host met only through a redirect each uses
-    that part of the rate, and of the connections (but one at least, for they do not know of each
-    other: so many may meet at such a host). ``allow_private`` lists ``host:port`` that may have a private
-    address: for a server of one's own.
+    is how many calls run side by side anywhere: of a host met through a redirect (other than from
+    ``x`` to ``www.x`` and back) each uses that part of the rate, and of the connections, but one at
+    least. Calls do not know of each other: one that has the host's URLs counts apart from these.
+    ``allow_private`` lists ``host:port`` that may have a private address: for a server of one's own.
     """
 
     contact: str

@@ -11,6 +11,11 @@ _PORTS = {"http": 80, "https": 443}
 _LONGEST = 8_000
 
 
+def site_of(host: str) -> str:
+    """The host without a leading ``www.``."""
+    return host.removeprefix("www.")
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a request goes: ``url`` as it is sent, without fragment."""

@@ -113,6 +113,7 @@ def test_hosts_are_those_whose_limits_the_client_keeps() -> None:
         "https://bücher.example/e",
         "https://xn--bcher-kva.example./f",
         "http://example.org#fragment",
+        "https://www.example.org/g",
         "not a url",
         "http://",
     ]
@@ -121,7 +122,7 @@ def test_hosts_are_those_whose_limits_the_client_keeps() -> None:
         if host_of(url):  # what the client refuses may share any unit
             assert host == host_of(url)
     assert found[4] == found[5] == "xn--bcher-kva.example"
-    assert found[7:] == ["", ""]
+    assert found[7:] == ["example.org", "", ""]
 
 
 def test_a_host_of_one_url_too_many_is_split_evenly() -> None:

@@ -89,6 +89,15 @@ def test_a_host_met_by_redirects_gets_a_part_of_its_rate(server: FetchServer) ->
     assert min(gaps(server, "other")) >= 4 / 20 - _LATE
 
 
+def test_a_host_and_its_www_are_one_unit_s_and_have_their_whole_rate(server: FetchServer) -> None:
+    urls = [server.url("bare", f"/towww?{i}") for i in range(4)]
+    allowed = (*server.allow("bare"), *server.allow("www.bare"))
+    start = time.monotonic()
+    rows = ask(urls, requests_per_second=20.0, units_at_once=40, allow_private=allowed)
+    assert {row["reason"] for row in rows} == {""}
+    assert time.monotonic() - start < 3.0  # of the 6 s that four requests take at 1/40 of the rate
+
+
 def test_waiting_for_a_host_takes_no_place_from_others(server: FetchServer) -> None:
     slow = [server.url("delayed", f"/good?{i}") for i in range(6)]
     fast = [server.url(f"quick{i}", f"/good?{j}") for j in range(10) for i in range(3)]

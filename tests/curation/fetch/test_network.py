@@ -118,6 +118,7 @@ def test_urls_that_are_not_fetched(url: str | None, reason: str) -> None:
 
 
 def test_the_host_that_limits_count_for() -> None:
+    assert host_of("https://www.example.org/") == host_of("http://example.org/") == "example.org"
     assert host_of("HTTP://Example.ORG.:8080/a#b") == "example.org"
     assert host_of("https://bücher.example/") == "xn--bcher-kva.example"
     assert host_of("http://[2606:4700::1111]:8080/") == "2606:4700::1111"
