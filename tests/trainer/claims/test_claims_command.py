@@ -91,7 +91,8 @@ def test_a_slice_does_its_tasks_again(
     path.write_text(json.dumps(changed))
     capsys.readouterr()
     # In the folder that made the record: its results are not taken for new ones.
-    assert claims("run", "fake", "--slice", "high-1,low-0", "--work", str(work)) == 0
+    words = ("--slice", "high-1,low-0", "--lanes", "1", "--work", str(work))
+    assert claims("run", "fake", *words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == {
         "scores": {"high-1": [0.625, 0.5], "low-0": [0.25, 0.25]},
