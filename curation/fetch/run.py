@@ -218,7 +218,9 @@ class _Run:
 
     def _finish(self, row: Row) -> None:
         self._finished.append(row)
-        self._size += len(row.image or b"")
+        # By what came, too: it is held until then, and only so much may be (a large photograph
+        # becomes a small picture, so rows and pictures alone would let nothing more in).
+        self._size += max(len(row.body), len(row.image or b""))
         if len(self._finished) >= _TABLE_ROWS or self._size > _TABLE_BYTES:
             self._hand_over()
 

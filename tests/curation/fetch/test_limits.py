@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from curation.fetch import client, fetch, robots
+from curation.fetch import client, fetch, robots, run
 from schemas.errors import JobError
 from tests.curation.fetch.asking import ask, options, table
 from tests.fetch_server import FetchServer
@@ -199,6 +199,28 @@ def test_few_connections_stay_open_of_many_hosts(
     at_once = max(sum(c.opened <= t.opened < c.closed for c in mine) for t in mine)
     assert at_once <= 8 + 4 + 4  # the server sees late that one was closed
     assert max(server.log.most_at_once(host) for host in hosts) == 1
+
+
+def test_large_pictures_that_become_small_are_handed_over_before_no_more_is_let_in(
+    server: FetchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One host, one connection: fewer rows than a table's fill what may be held."""
+    monkeypatch.setattr(run, "_HELD", 40_000)
+    monkeypatch.setattr(run, "_TABLE_BYTES", 20_000)
+    monkeypatch.setitem(server.bodies, "/large", ("image/jpeg", server.good))
+    assert len(server.good) > 4_000
+    tables: list[int] = []
+
+    def count() -> None:
+        urls = [server.url("photos", "/large") for _ in range(30)]
+        chosen = options(image_size=16, allow_private=server.allow("photos"))
+        tables.extend(part.num_rows for part in fetch(table(urls), chosen))
+
+    fetching = threading.Thread(target=count, daemon=True)
+    fetching.start()
+    fetching.join(8.0)
+    assert sum(tables) == 30
+    assert max(tables) <= 1 + 20_000 // len(server.good)
 
 
 def test_what_breaks_off_a_download_ends_the_call(
