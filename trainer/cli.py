@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from schemas import command_line
 from trainer import commands
 
-DESCRIPTION = "Trains recipes on committed datasets, and evaluates, exports and reports what they learned."
+DESCRIPTION = (
+    "Trains recipes on committed datasets, and evaluates, exports and reports what they learned."
+)
 
 
 def command_modules() -> dict[str, str]:
