@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import pyarrow.compute as pc
 from curation.fetch.rows import FETCH_ROWS
 from curation.guard import dead_letters
 from curation.id_sets import order_by
-from dataflows.transforms.sink import scratch_dir
 from schemas.errors import IntegrityError
 from schemas.ids import id_sum
 from schemas.ledger import Ledger
@@ -43,35 +43,37 @@ def ask(
     from curation.fetch import FetchOptions, fetch
 
     found = fetch(rows.select(["image_id", "url"]), FetchOptions(**options), share=share)
-    with scratch_dir() as folder:
-        answers = _spilled(found, Path(folder) / "answers.arrow", report)
-        ids = answers["image_id"]
-        if len(ids) != rows.num_rows or id_sum(ids) != id_sum(rows["image_id"]):
-            raise IntegrityError(
-                f"{rows.num_rows} URLs were asked for and {len(ids)} answers came, or those of others: "
-                "this is a fault of the fetcher, not of the input; nothing of this unit was kept"
-            )
-        # Row numbers travel through the sort by id, so that both sides stand in the same order.
-        order = order_by(ids)
-        rows = rows.take(pa.array(order_by(rows["image_id"])))
-        without = answers.drop_columns(["image_id", "url", "image"]).take(pa.array(order))
-        for name in without.column_names:
-            rows = rows.append_column(name, without[name])
-        rows = rows.append_column(_AT, pa.array(order))
-        yield account(rows)
-        yield from _pictures(rows.filter(pc.equal(rows["reason"], "")), answers["image"].chunks)
+    answers = _spilled(found, report)
+    ids = answers["image_id"]
+    if len(ids) != rows.num_rows or id_sum(ids) != id_sum(rows["image_id"]):
+        raise IntegrityError(
+            f"{rows.num_rows} URLs were asked for and {len(ids)} answers came, or those of others: "
+            "this is a fault of the fetcher, not of the input; nothing of this unit was kept"
+        )
+    # Row numbers travel through the sort by id, so that both sides stand in the same order.
+    order = order_by(ids)
+    rows = rows.take(pa.array(order_by(rows["image_id"])))
+    without = answers.drop_columns(["image_id", "url", "image"]).take(pa.array(order))
+    for name in without.column_names:
+        rows = rows.append_column(name, without[name])
+    rows = rows.append_column(_AT, pa.array(order))
+    yield account(rows)
+    yield from _pictures(rows.filter(pc.equal(rows["reason"], "")), answers["image"].chunks)
 
 
-def _spilled(tables: Iterable[pa.Table], path: Path, report: Report | None) -> pa.Table:
-    """The tables as one that lies in a file and is mapped from there."""
+def _spilled(tables: Iterable[pa.Table], report: Report | None) -> pa.Table:
+    """The tables as one that lies in a file without a name, which no kill leaves behind."""
     through = 0
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, FETCH_ROWS) as writer:
-        for table in tables:
-            writer.write_table(table)
-            through += table.num_rows
-            if report is not None:
-                report(through)
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    with tempfile.TemporaryFile(prefix="headrace-") as file:
+        with pa.ipc.new_file(pa.PythonFile(file, "w"), FETCH_ROWS) as writer:
+            for table in tables:
+                writer.write_table(table)
+                through += table.num_rows
+                if report is not None:
+                    report(through)
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
 def _pictures(kept: pa.Table, images: Sequence[pa.StructArray]) -> Iterator[Outcome]:
