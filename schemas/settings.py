@@ -78,13 +78,21 @@ def _known(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def build(
-    model: type[Model], tree: Mapping[str, Any], recipe: str, see: str = "dataflows list"
+    model: type[Model],
+    tree: Mapping[str, Any],
+    recipe: str,
+    see: str = "dataflows list",
+    hint: str | None = None,
 ) -> Model:
-    """Validate; every fault is named with the value, and an unknown key with the nearest known one."""
+    """Validate; every fault is named with the value, and an unknown key with the nearest known one.
+
+    The message ends with where to look: the command `see` with the recipe's name, or ``hint``.
+    """
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        raise UsageError(f"{_explain(model, error, recipe)} (see `{see} {recipe}`)") from None
+        where = hint or f"see `{see} {recipe}`"
+        raise UsageError(f"{_explain(model, error, recipe)} ({where})") from None
 
 
 def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,7 +28,10 @@ PARTS: Mapping[str, Mapping[str, str]] = {
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(_Strict):
@@ -36,7 +39,7 @@ class Optimizer(_Strict):
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(4e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
@@ -110,7 +113,7 @@ class RunConfig(_Strict):
     evaluate: dict[str, Any] | None = Field(
         None, description="an evaluation and its settings, at the end"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 63)
 
 
 def part(kind: str, settings: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
@@ -124,7 +127,8 @@ def part(kind: str, settings: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]
         raise UsageError(f"{kind}.name={name}: unknown.{suggest(str(name), known)}")
     module = import_module(known[str(name)])
     rest = {key: value for key, value in settings.items() if key != "name"}
-    return module, build(module.Settings, rest, f"{kind} {name}", "trainer plan")
+    hint = f"settings in {kind}: name, {', '.join(module.Settings.model_fields)}"
+    return module, build(module.Settings, rest, f"{kind} {name}", hint=hint)
 
 
 def recipes() -> dict[str, str]:

@@ -68,7 +68,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.action == "run" and args.slice is not None:
         return _slice(args)
     settings: Any = build(
-        module.Settings, parse_overrides(args.settings), args.name, "trainer claims"
+        module.Settings,
+        parse_overrides(args.settings),
+        args.name,
+        hint="see `trainer claims list`",
     )
     if args.action == "task":
         harness.run_one(args.name, args.task, args.work, settings)

@@ -115,6 +115,7 @@ def test_what_cannot_be_run_is_named(
         ("run", "fake", "--slice", ""): "the record has no score",
         ("run", "fake", "--slice", "high-0", "--lanes", "0"): "--lanes 0: give 1 or more",
         ("run", "fake", "words=x", "--slice", "high-0"): "leave out words=x",
+        ("run", "fake", "seeds=x"): "(see `trainer claims list`)",
         ("task", "fake", "other"): "no task 'other'",
     }
     for words, message in cases.items():

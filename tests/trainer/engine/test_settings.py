@@ -10,7 +10,7 @@ import torch
 
 from schemas.errors import UsageError
 from tests.trainer.engine import tiny, tiny_model, tiny_source
-from trainer.config import Schedule
+from trainer.config import Schedule, load
 from trainer.engine.deepspeed import parameter_groups, resolved
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sizes import sizes
@@ -123,6 +123,22 @@ def test_a_block_that_contradicts_the_settings_is_refused(block: dict[str, Any],
         resolved(config, sizes(config, 1))
     same = config_of(zero=1, deepspeed={"train_batch_size": 16, "bf16": {"enabled": False}})
     assert resolved(same, sizes(same, 1))["train_batch_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("optimizer.betas=[0.9,1.0]", "optimizer.betas.1=1.0: Input should be less than 1"),
+        ("optimizer.lr=.nan", "optimizer.lr=nan: Input should be a finite number"),
+        ("length.epochs=.inf", "length.epochs=inf: Input should be a finite number"),
+        (f"seed={1 << 63}", f"seed={1 << 63}: Input should be less than"),
+        ("model.sise=tiny", "sise: unknown setting of model metaclip2; did you mean size"),
+        ("model.foo=1", r"\(settings in model: name, size, init_from, "),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_runs(word: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load("metaclip2-tiny", ["output=o", "data.path=d", word])
 
 
 def test_gradients_are_not_added_in_bf16() -> None:
