@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,17 @@ def result_of(work: Path, name: str, task: str) -> Path:
     return folder_of(work, name) / "results" / f"{task}.json"
 
 
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """While it lasts SIGTERM is an exception, so that who is stopped ends what he started."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_ending()
 def run_tasks(
     name: str, work: Path, settings: Any, lanes: int, only: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
@@ -121,11 +132,10 @@ def _wanted(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
     return [task for task in tasks if task.name in names]
 
 
+@_ending()
 def run_one(name: str, task: str, work: Path, settings: Any) -> None:
     """Do one task in this process and write its result. UsageError for an unknown one."""
     _wanted(claim(name).tasks(settings), [task])
-    # As an exception, so that the task ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     begun = time.monotonic()
     found = claim(name).work(task, folder_of(work, name), settings)
     path = result_of(work, name, task)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import JobError, UsageError
+from tests.support import ROOT
 from tests.trainer.claims import fake_claim
 from tests.trainer.claims.fake_claim import Settings
 from trainer.claims import harness
@@ -67,6 +72,20 @@ def test_a_failure_ends_the_other_tasks_and_what_they_started(tmp_path: Path) ->
     assert not harness.result_of(tmp_path, "fake", "high-0").exists()
 
 
+def test_a_stopped_run_ends_its_tasks(tmp_path: Path) -> None:
+    work = tmp_path / harness.version("fake", Settings())
+    folder = asked(work, sleep_high_0="")
+    words = (sys.executable, "-m", "trainer", "claims", "run", "fake", "--lanes", "1")
+    command = [*words, "--work", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while not (folder / "begun-high-0").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert fake_claim.events(folder)[-1] == "end high-0"
+
+
 def test_some_tasks_bring_what_they_need(tmp_path: Path) -> None:
     results = harness.run_tasks("fake", tmp_path, Settings(), 1, ["low-1"])
     assert list(results) == ["data", "low-1"]
@@ -94,7 +113,6 @@ def test_a_result_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(f"no room for {target}")
 
     asked(tmp_path)
-    monkeypatch.setattr(harness.signal, "signal", lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="no room"):
