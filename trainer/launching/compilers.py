@@ -45,7 +45,7 @@ def check_compilers(deepspeed: Mapping[str, Any], environ: Mapping[str, str] = o
     """Raise UsageError if the ``deepspeed:`` block asks for an operation whose tools are missing."""
     path = environ.get("PATH", "")
     for need in COMPILED:
-        value = _at(deepspeed, need.setting)
+        value = setting_of(deepspeed, need.setting)
         if value is None or not need.asks(value) or _installed(need.op):
             continue
         missing: list[str] = []
@@ -66,7 +66,8 @@ def check_compilers(deepspeed: Mapping[str, Any], environ: Mapping[str, str] = o
             )
 
 
-def _at(tree: Any, path: str) -> Any:
+def setting_of(tree: Any, path: str) -> Any:
+    """Return the value of a setting such as ``zero_optimization.stage``; None where there is none."""
     for name in path.split("."):
         if not isinstance(tree, Mapping):
             return None

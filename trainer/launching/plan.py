@@ -14,7 +14,7 @@ from trainer.engine.directory import RUN, check, output_of
 from trainer.engine.metrics import METRICS, duration
 from trainer.engine.sizes import Sizes
 from trainer.launching import memory
-from trainer.launching.compilers import check_compilers
+from trainer.launching.compilers import check_compilers, setting_of
 from trainer.launching.outline import outline, sizes_of
 from trainer.protocols import Parts
 
@@ -67,8 +67,8 @@ def _of_data(parts: Parts, of: Sizes | None) -> dict[str, Any]:
 def _of_memory(config: RunConfig, parts: Parts, ranks: int, of: Sizes | None) -> dict[str, Any]:
     counted = memory.count(parts.model)
     bf16 = config.precision == "bf16"
-    offload = config.deepspeed.get("zero_optimization", {}).get("offload_optimizer", {})
-    on_host = offload.get("device", "none") != "none"
+    offload = setting_of(config.deepspeed, "zero_optimization.offload_optimizer.device")
+    on_host = offload not in (None, "none")
     states = {}
     for stage in memory.STAGES:
         device, optimizer = memory.model_states(

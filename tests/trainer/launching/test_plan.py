@@ -172,6 +172,17 @@ def test_all_refusals_are_listed(
     assert "would be refused:\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "block", ["zero_optimization=3", "zero_optimization.offload_optimizer=cpu"]
+)
+def test_a_value_in_the_place_of_a_group_is_no_fault(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], block: str
+) -> None:
+    stops = 2 if block == "zero_optimization=3" else 0
+    found = planned(capsys, data, tmp_path / "run", f"deepspeed.{block}", code=stops)
+    assert all(one["host"] == 0 for one in found["memory"].values())
+
+
 def test_the_directory_of_another_run_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
