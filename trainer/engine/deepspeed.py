@@ -14,6 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from pydantic import ValidationError
+
 from schemas.errors import UsageError
 from trainer.config import Optimizer, RunConfig
 from trainer.engine.sizes import Sizes
@@ -176,10 +178,20 @@ def leave() -> None:
             functional.linear = stage_3.InsertPostInitMethodToModuleSubClasses.linear_bk
 
 
+def _fault(error: ValueError) -> str:
+    """What DeepSpeed says of its settings, in one line: the first fault, with its setting."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        return f"{name}={first['input']!r}: {first['msg']} ({error.title})"
+    return " ".join(str(error).split())[:300]
+
+
 def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | None = None) -> Any:
     """Return a DeepSpeedEngine over `model` with the run's optimizer; after `join`.
 
-    What DeepSpeed and others log goes to the file `log`, not to the screen.
+    What DeepSpeed and others log goes to the file `log`, not to the screen. UsageError for settings
+    that DeepSpeed refuses.
     """
     settings = resolved(config, of)
     os.environ["LOCAL_RANK"] = str(place.local_rank)
@@ -197,12 +209,17 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # at stage 0 in bf16 DeepSpeed makes a step to see the optimizer's state
     with _scalars_allowed(model, config.zero), redirect_stdout(output):
-        engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            config=settings,
-            dist_init_required=False,
-        )
+        try:
+            engine, *_ = deepspeed.initialize(
+                model=model,
+                optimizer=optimizer,
+                config=settings,
+                dist_init_required=False,
+            )
+        except ValueError as error:
+            if not config.deepspeed:
+                raise
+            raise UsageError(f"deepspeed: {_fault(error)}: correct it or leave it out") from None
     optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = config.optimizer.lr

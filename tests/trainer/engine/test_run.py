@@ -158,6 +158,18 @@ def test_the_first_step_is_adamws_first(tmp_path: Path, precision: str, zero: in
     assert {found["step"] for found in tensors.values()} == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"zero_optimization": {"foo": 1}}, "deepspeed: foo=1: Extra inputs are not permitted"),
+        ({"communication_data_type": "int3"}, "deepspeed: Invalid communication_data_type"),
+    ],
+)
+def test_what_deepspeed_refuses_is_named(tmp_path: Path, block: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        train(tiny.run_config(tmp_path, deepspeed=block, zero=1), PLACE)
+
+
 def test_stage_3_leaves_torch_as_it_was(tmp_path: Path) -> None:
     from torch.nn import functional
 
