@@ -30,7 +30,8 @@ from acceptance.kill_bench import PLACES, Bench, in_child, prepare, warm
 from acceptance.records import FOLDER
 from acceptance.runner import OUT, ROOT
 from schemas import records
-from tests.schemas.servers import moto, variables
+from schemas.storage import storage
+from tests.schemas.servers import BUCKET, moto, variables
 
 NAME = "metaclip2-kill-matrix"
 COMMAND = "python -m acceptance.kill_matrix"
@@ -193,10 +194,12 @@ def place_rows(
     """All of one place, or `slice_` kills of it."""
     bench = Bench(folder, place)
     log = folder / "log.txt"
-    # Scratch of its own: what other killed processes left would be cleaned, and counted, by ours.
+    # Scratch of its own, made before anything is counted: what other killed processes left would be
+    # cleaned by ours, and the folder be made by the first run only.
     scratch = folder / "scratch"
     scratch.mkdir()
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    storage(f"s3://{BUCKET}/scratch").scratch()
     if in_child(partial(prepare, bench), log)[0]:
         raise SystemExit(log.read_text(encoding="utf-8"))
     whole = undisturbed(bench, log)
