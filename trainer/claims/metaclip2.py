@@ -50,6 +50,8 @@ SOURCES = (
     "trainer/evaluation/zero_shot.py",
     "trainer/models/*.py",
     "trainer/objectives/contrastive.py",
+    "trainer/order.py",
+    "trainer/reader.py",
     "trainer/recipes/metaclip2-tiny.yaml",
     "trainer/sources/*.py",
     "trainer/tokenizer.py",
