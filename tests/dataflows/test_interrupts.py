@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,13 @@ class Command:
         self.log = output.with_suffix(".txt")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.words, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                self.words,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # A shell that starts the tests in the background makes them ignore Ctrl-C.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     @property

@@ -29,6 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(output: Path, dataset: Path, *events: dict[str, Any]) -> Path:
     """A run directory of two ranks and two epochs, as a run leaves it."""
     words = [f"data.path={dataset}", f"output={output}", f"batch.size={BATCH}", "seed=9"]
+    words += ["length.epochs=2"]
     config = load("metaclip2-tiny", [*words, "data.window=32", "schedule.warmup=1"])
     output.mkdir()
     digest = open_dataset(dataset).manifest.digest
