@@ -16,7 +16,6 @@ from acceptance import runner
 from acceptance.__main__ import SYSTEMS
 from acceptance.registry import Command, Limit, Line, System, judge
 from acceptance.runner import Paths, printed_values, run_line
-from schemas import records
 from tests.support import PROBES, ROOT
 
 
