@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,8 @@ def test_ctrl_c_says_how_to_continue() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background makes them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"

@@ -81,6 +81,8 @@ def test_an_output_on_an_object_store_is_refused(
 def test_ranks_of_another_launcher(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # a run in this process sets them
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = refused(capsys, here, "--ranks", "2")

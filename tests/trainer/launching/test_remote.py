@@ -205,7 +205,8 @@ def test_a_run_directory_that_is_not_shared(tmp_path: Path) -> None:
     probe = ["unshare", "--mount", "--map-root-user", "true"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("unshare: mount namespaces are not allowed here")
-    hidden = f'mount -t tmpfs none {tmp_path}/logs && exec "$@"'
+    # The launcher makes the folder too, perhaps later.
+    hidden = f'mkdir -p {tmp_path}/logs && mount -t tmpfs none {tmp_path}/logs && exec "$@"'
     case = f"b) exec unshare --mount --map-root-user sh -c '{hidden}' sh \"$@\";;"
     with pytest.raises(UsageError, match=r"host b does not see output=.*that all hosts share"):
         launched(tmp_path, REPORT, shell(tmp_path, case))
