@@ -57,6 +57,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/trainer launch metaclip2-tiny data.path=$(OUT)/curated output=$(OUT)/clip
 	$(BIN)/trainer eval $(OUT)/clip pool run=$(OUT) concepts=48 --above-chance
 	$(BIN)/trainer report $(OUT)/clip
+	@echo 'Done: open $(OUT)/report.html (the data) and $(OUT)/clip/report.html (the model) in a browser.'
+	@echo 'For the commands of README.md in this shell: . $(BIN)/activate'
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report $(VENV)/spec.json

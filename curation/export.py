@@ -114,7 +114,11 @@ def export(
     files = -(-len(source) // options.rows_per_file) or 1
     receipts = []
     for number in range(files):
-        receipts.append(_file(source, work, options, number))
+        try:
+            receipts.append(_file(source, work, options, number))
+        except InputError:
+            _give_up(work)  # with these options it can never be finished
+            raise
         if progress:
             progress(number + 1, files)
     head = _head(source, plan, receipts)
@@ -124,6 +128,14 @@ def export(
     work.create(HEAD, _json(head))
     _finish(root, work, plan)
     return Export(root, head, fresh=True)
+
+
+def _give_up(work: Storage) -> None:
+    """Remove what an export that cannot be finished has written."""
+    for key in work.list():
+        work.delete(key)
+    if work.is_local:
+        shutil.rmtree(work.url, ignore_errors=True)
 
 
 def _check_source(source: Dataset, options: ExportOptions) -> None:

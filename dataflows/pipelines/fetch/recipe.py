@@ -30,7 +30,7 @@ NO_FILTER = (
 # What decides the pictures; all other options only decide how they are come by.
 _DECIDING = (
     *("image_size", "resize", "only_if_bigger", "encode_format", "encode_quality"),
-    *("max_bytes", "max_pixels", "robots", "opt_out", "tdm_reservation"),
+    *("max_bytes", "max_pixels", "robots", "opt_out", "tdm_reservation", "allow_private"),
 )
 
 _NOT_OF_THE_CLIENT = {
