@@ -220,8 +220,8 @@ BENCHMARKS = (
             "workers_explode.ratio.median",
             ">=",
             1.8,
-            missed="one worker is the command itself and hands tables to the shuffle by reference; two send them "
-            "to it, which takes about as long as the step (0.45 s for 250,000 records)",
+            missed="one worker is the command itself and hands tables to the shuffle by reference; two send "
+            "them to it, which takes about as long as the step (0.45 s for 250,000 records)",
         ),
         Limit("memory_match.ratio", "<=", 1.15),
         Limit("memory_pool.ratio", "<=", 1.15),
