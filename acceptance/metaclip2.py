@@ -216,13 +216,7 @@ BENCHMARKS = (
         "memory of a worker does not grow with the input; a finished run again under 3 s",
         Limit("overhead.ratio.median", "<=", 1.15),
         Limit("workers_match.ratio.median", ">=", 1.8),
-        Limit(
-            "workers_explode.ratio.median",
-            ">=",
-            1.8,
-            missed="one worker is the command itself and hands tables to the shuffle by reference; two send "
-            "them to it, which takes about as long as the step (0.45 s for 250,000 records)",
-        ),
+        Limit("workers_explode.ratio.median", ">=", 1.8),
         Limit("memory_match.ratio", "<=", 1.15),
         Limit("memory_pool.ratio", "<=", 1.15),
         Limit("rerun.seconds.median", "<=", 3.0),
