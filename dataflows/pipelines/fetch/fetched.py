@@ -1,7 +1,7 @@
 """Job: fetch unit by unit, then put neighbouring units together into shards.
 
 lanes of units -> Fetch (each unit's files and its log, outside data/) -> plan of neighbours -> Join
--> data/
+-> data/, and what the results of all together warn of
 
 A unit's log is created exclusively, so a unit that is there is never fetched again: not by a retried
 or doubled bundle, not by the same command after a kill. From the logs on everything is deterministic.
@@ -23,6 +23,7 @@ import pyarrow as pa
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.fetch.answers import ask
 from dataflows.pipelines.fetch.packing import unit_runs
+from dataflows.pipelines.fetch.refusals import WithWarnings
 from dataflows.pipelines.metaclip2.pool import evaluation_sets
 from dataflows.transforms.reading import Ref
 from dataflows.transforms.results import UnitResult
@@ -277,6 +278,7 @@ class FetchUnits(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Join"
             >> beam.ParDo(_Join(attempts, joined, self._evaluation)).with_output_types(bytes)
+            | "Warnings" >> WithWarnings()
         )
 
 
