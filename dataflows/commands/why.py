@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dataflows.report.source import Run
-    from dataflows.report.traces import TextTrace
+    from dataflows.report.traces import Refused, TextTrace
 
 HELP = "say what became of a pair, an image or a URL, and by which number"
 
@@ -19,7 +19,9 @@ _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("output", metavar="OUTPUT", help="output= of a metaclip2 or fetch run")
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="output= of a metaclip2, fetch or ingest run"
+    )
     parser.add_argument(
         "id", metavar="ID", help="pair id or image id (32 hex digits), SHA-256 of an image, or URL"
     )
@@ -37,38 +39,41 @@ def run(args: argparse.Namespace) -> int:
     """Print the way of every text; exit code 3 if the id is nowhere in the run.
 
     An image id, a hash or a URL is found by the footers of the sorted shards. A pair id has no such
-    order: its column is read, from the smallest dataset on.
+    order: its column is read, from the smallest dataset on. The dead letters of ingest are read whole.
     """
     from curation.page.text import terminal
     from dataflows.report.source import open_run
     from dataflows.report.why import trace
-    from schemas.errors import InputError, UsageError
+    from dataflows.report.why_ingest import ingested
+    from schemas.errors import InputError
 
     found = open_run(args.output)
-    for word in args.datasets:
-        name, equals, location = word.partition("=")
-        if not equals:
-            raise UsageError(f"--with {word}: give NAME=LOCATION")
-        found.add(name, location)
+    found.add_all(args.datasets)
     if found.get("pool") is None and found.get("fetched") is not None:
         return _of_fetch(found, args.output, args.id)
-    if found.get("pool") is None:
+    if found.get("pool") is None and not ingested(found):
         raise InputError(
-            f"{args.output} has no pool and is no fetch: `why` follows the rows of a metaclip2 or fetch "
-            "run; give its output="
+            f"{args.output} has no pool and is no fetch or ingest: `why` follows the rows of a metaclip2, "
+            "fetch or ingest run; give its output="
         )
     image, pair = _resolve(found, args.id)
-    told = trace(found, image)
+    told = trace(found, image, args.id)
     texts = [text for text in told.texts if pair in (None, text.pair)]
-    if not texts:
+    if not texts and not told.refused:
         for note in told.notes:
             print(f"note: {terminal(note, 500)}", file=sys.stderr)
         raise InputError(
             f"{terminal(args.id)} is nowhere in {args.output} (image id {image.hex()})"
+            f"{_uncounted(found)}"
         )
-    print(f"image {image.hex()}, {len(told.texts)} text{'s' if len(told.texts) != 1 else ''}")
+    if texts:
+        print(f"image {image.hex()}, {len(told.texts)} text{'s' if len(told.texts) != 1 else ''}")
+    else:
+        print(f"image {image.hex()}, rejected by ingest")
     for text in texts:
         _print(text)
+    for record in told.refused:
+        _print_refused(record)
     for note in told.notes:
         print(f"note: {terminal(note, 500)}")
     return 0
@@ -77,20 +82,34 @@ def run(args: argparse.Namespace) -> int:
 def _of_fetch(run: Run, output: str, text: str) -> int:
     from curation.page.text import terminal
     from dataflows.report.why_fetch import tell
+    from dataflows.report.why_ingest import refused
     from schemas.errors import InputError
     from schemas.ids import image_id
 
-    image = bytes.fromhex(text) if _HEX32.fullmatch(text) else image_id(url=text)
+    if _HEX64.fullmatch(text):
+        image = image_id(sha256=bytes.fromhex(text))
+    else:
+        image = bytes.fromhex(text) if _HEX32.fullmatch(text) else image_id(url=text)
     lines = tell(run, image)
-    if not lines:
+    records = refused(run, image, text)
+    if not lines and not records:
         raise InputError(
             f"{terminal(text)} was not asked for in {output} (image id {image.hex()}); give a URL as it "
-            "stands in the input, or an image id"
+            f"stands in the input, or an image id{_uncounted(run)}"
         )
-    print(f"image {image.hex()}")
+    print(f"image {image.hex()}{'' if lines else ', rejected by ingest'}")
     for line in lines:
         print(f"  {terminal(line, 700)}")
+    for record in records:
+        _print_refused(record)
     return 0
+
+
+def _uncounted(run: Run) -> str:
+    """What ingest rejected without a row, as the end of an error; else nothing."""
+    from dataflows.report.why_ingest import without_row
+
+    return "".join(f"; {line}" for line in without_row(run))
 
 
 def _resolve(run: Run, text: str) -> tuple[bytes, bytes | None]:
@@ -116,6 +135,17 @@ def _resolve(run: Run, text: str) -> tuple[bytes, bytes | None]:
     return (value, None) if lost is None else (lost, value)
 
 
+def _print_refused(record: Refused) -> None:
+    from curation.page.text import terminal
+
+    print()
+    for text in record.texts:
+        print(f'"{terminal(text, 300)}"')
+    if record.url:
+        print(f"  {terminal(record.url, 300)}")
+    _print_steps(record.steps(), record.verdict)
+
+
 def _print(text: TextTrace) -> None:
     from curation.page.text import terminal
 
@@ -124,6 +154,12 @@ def _print(text: TextTrace) -> None:
     print(f"  key {terminal(text.key)}{f', {terminal(text.url, 300)}' if text.url else ''}")
     if text.pair is not None:
         print(f"  pair {text.pair.hex()}")
-    for stage, line in text.steps:
+    _print_steps(text.steps, text.verdict)
+
+
+def _print_steps(steps: list[tuple[str, str]], verdict: str) -> None:
+    from curation.page.text import terminal
+
+    for stage, line in steps:
         print(f"  {stage:<8} {terminal(line, 500)}")
-    print(f"  => {terminal(text.verdict, 300)}")
+    print(f"  => {terminal(verdict, 300)}")

@@ -8,7 +8,8 @@ from dataflows.report import lineage
 from dataflows.report.balance import balance
 from dataflows.report.estimates import knob
 from dataflows.report.fetching import fetching
-from dataflows.report.flows import faults, flows, funnel
+from dataflows.report.flows import faults, flows
+from dataflows.report.funnel import before, funnel
 from dataflows.report.languages import english, languages
 from dataflows.report.model import Balance, Funnel, Languages, Report, Tile
 from dataflows.report.samples import dead_letters, left_out, samples
@@ -33,6 +34,7 @@ def gather(run: Run) -> Report:
     """
     all_flows = flows(run)
     fall = funnel(run, all_flows)
+    ingest, ingest_note = before(run, all_flows)
     langs = languages(run)
     heads_and_tails = balance(run)
     pairs, pairs_from = samples(run)
@@ -48,6 +50,8 @@ def gather(run: Run) -> Report:
         warnings=(*lineage.warnings(run), *faults(all_flows)),
         flows=all_flows,
         funnel=fall,
+        before=ingest,
+        before_note=ingest_note,
         languages=langs,
         balance=heads_and_tails,
         knob=knob(run),

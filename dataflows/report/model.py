@@ -111,7 +111,7 @@ class FallRow:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The fall of one unit from the start of the run to the head dataset."""
+    """The fall of one unit: from the start of the run to the head dataset, or of records before it."""
 
     unit: str
     rows: tuple[FallRow, ...]
@@ -315,6 +315,8 @@ class Report:
     warnings: tuple[Alert, ...]
     flows: tuple[Flow, ...]
     funnel: Funnel | None
+    before: Funnel | None
+    before_note: str
     languages: Languages | None
     balance: Balance | None
     knob: Knob | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from curation.page.environment import environment, style_sheet
 from dataflows.report.gather import gather
 from dataflows.report.model import Report
@@ -11,12 +13,15 @@ VISIBLE = 14
 """Rows of a language table that are shown at once; the rest unfolds."""
 
 
-def report(location: str) -> str:
+def report(location: str, datasets: Sequence[str] = ()) -> str:
     """The HTML page about the run (or dataset) at `location`; the same datasets give the same page.
 
-    Raises InputError if nothing committed is there, IntegrityError for a damaged dataset.
+    `datasets` brings in what the run started from, each as NAME=LOCATION. Raises InputError if nothing
+    committed is there, IntegrityError for a damaged dataset.
     """
-    return render(gather(open_run(location)))
+    run = open_run(location)
+    run.add_all(datasets)
+    return render(gather(run))
 
 
 def render(facts: Report) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from curation.page.numbers import size, whole
 from schemas.dataset import Dataset, open_dataset
-from schemas.errors import InputError, StorageError
+from schemas.errors import InputError, StorageError, UsageError
 from schemas.manifest import Manifest
 from schemas.storage import Storage, storage
 
@@ -74,7 +74,7 @@ class Run:
     tally: Tally = field(default_factory=Tally)
 
     def add(self, name: str, location: str) -> None:
-        """Bring in a dataset from elsewhere that stages here were made from.
+        """Bring in a dataset from elsewhere that stages here were made from, with its dead letters.
 
         Raises InputError if no stage has a parent of that name and digest.
         """
@@ -92,6 +92,17 @@ class Run:
                 f"{self.root.url} were made from {name} = {wanted}; give that one"
             )
         self.datasets = {name: dataset, **self.datasets}
+        letters = dataset.storage.sibling(f"{dataset.storage.name}{DEAD_LETTERS}")
+        if letters.exists(_MANIFEST):
+            self.dead = {f"{name}{DEAD_LETTERS}": open_dataset(letters), **self.dead}
+
+    def add_all(self, words: Sequence[str]) -> None:
+        """Bring in each NAME=LOCATION. Raises UsageError for a word of another form."""
+        for word in words:
+            name, equals, location = word.partition("=")
+            if not equals:
+                raise UsageError(f"--with {word}: give NAME=LOCATION")
+            self.add(name, location)
 
     @property
     def manifest(self) -> Manifest:

@@ -31,12 +31,40 @@ class TextTrace:
         self.verdict = f"not kept: {reason} ({stage})"
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A record that ingest rejected: its place in the input (`path`: the image's name there), and what
+    its dead letter says."""
+
+    stage: str
+    file: str
+    position: int
+    reason: str
+    error: str
+    url: str | None = None
+    path: str | None = None
+    texts: tuple[str, ...] = ()
+
+    def steps(self) -> list[tuple[str, str]]:
+        """(stage, line) as of a text."""
+        why = f"{REASONS[self.reason]}{': ' + self.error if self.error else ''} [{self.reason}]"
+        place = f"{self.file}, record {self.position}{f', {self.path}' if self.path else ''}"
+        return [(self.stage, place), (self.stage, why)]
+
+    @property
+    def verdict(self) -> str:
+        """As of a text."""
+        return f"not kept: {self.reason} ({self.stage})"
+
+
 @dataclass
 class ImageTrace:
-    """An image with its texts; `notes` say what could not be looked at."""
+    """An image with its texts, and records of it that ingest rejected; `notes` say what could not be
+    looked at."""
 
     image: bytes
     texts: list[TextTrace] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

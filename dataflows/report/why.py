@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.metaclip2.explode import clean_texts
 from curation.metaclip2.language import Identifier
 from curation.metaclip2.match import Matcher, match
 from dataflows.report import lookup
@@ -18,22 +19,43 @@ from dataflows.report.draws import Draw
 from dataflows.report.entries import entry_facts
 from dataflows.report.source import Run
 from dataflows.report.traces import KEPT, ImageTrace, TextTrace, reason
-from dataflows.report.why_records import from_records, sources
+from dataflows.report.why_ingest import ingested, refused
+from dataflows.report.why_records import from_records, origin, sources
 from schemas.dataset import Dataset
+from schemas.ids import pair_id
 from schemas.table_schemas import POOL
 
 
-def trace(run: Run, image: bytes) -> ImageTrace:
-    """Follow every text of an image through the stages that the run has."""
+def trace(run: Run, image: bytes, given: str = "") -> ImageTrace:
+    """Follow every text of an image through the stages that the run has, from ingest on.
+
+    ``given`` is the id as the user wrote it, for what ingest could not even parse.
+    """
     found = ImageTrace(image)
+    found.refused = refused(run, image, given)
     pool = lookup.rows_of_image(run, "pool", image)
     if pool is None:
-        found.notes.append("this output has no pool: only a metaclip2 run can be asked")
+        _from_ingest(run, image, found)
         return found
     from_records(run, image, pool, found)
     if pool.num_rows:
         _from_pool(run, image, pool, found)
     return found
+
+
+def _from_ingest(run: Run, image: bytes, found: ImageTrace) -> None:
+    """The texts of an output that holds records and nothing made from them."""
+    for name in ingested(run):
+        rows = lookup.rows_of_image(run, name, image)
+        for row in rows.to_pylist() if rows is not None else []:
+            said = clean_texts(pa.array([item["text"] or "" for item in row["texts"]], pa.string()))
+            for item, clean in zip(row["texts"], said.to_pylist(), strict=True):
+                pair = pair_id(image, clean)
+                text = TextTrace(item["text"] or "", item["key"] or "", pair, row["url"])
+                where = f"{name}, shard {row['_shard']}, row {row['_row']}"
+                text.note("records", where + origin(run.datasets[name], row))
+                text.verdict = "in the records; this output goes no further"
+                found.texts.append(text)
 
 
 def _from_pool(run: Run, image: bytes, pool: pa.Table, found: ImageTrace) -> None:

@@ -13,6 +13,7 @@ from curation.metaclip2.explode import clean_texts, explode
 from dataflows.report import lookup
 from dataflows.report.source import Run
 from dataflows.report.traces import ImageTrace, TextTrace, reason
+from dataflows.report.why_ingest import ingested
 from schemas.dataset import Dataset
 from schemas.ids import pair_ids
 from schemas.table_schemas import ID, RECORDS
@@ -70,7 +71,7 @@ def _explode_again(
     values = record.to_pylist()[0]
     settings = run.datasets["pool"].manifest.config
     settings = {**settings, **settings.get("replay", {})}
-    where = f"{name}, shard {shard}, row {row}{_origin(dataset, values)}"
+    where = f"{name}, shard {shard}, row {row}{origin(dataset, values)}"
     columns = ["pair_id", "key", "source", "shard", "row"]
     in_pool = {tuple(values.values()) for values in pool.select(columns).to_pylist()}
     evaluation, unknown = _evaluation(run)
@@ -136,7 +137,8 @@ def _evaluation(run: Run) -> tuple[EvaluationSets | None, bool]:
     return EvaluationSets.of(dataset.tables(columns)), False
 
 
-def _origin(dataset: Dataset, record: Mapping[str, Any]) -> str:
+def origin(dataset: Dataset, record: Mapping[str, Any]) -> str:
+    """Where in the input a record stood, in brackets; empty if the manifest names no files."""
     pins = dataset.manifest.inputs
     if record["file"] >= len(pins):
         return ""
@@ -152,6 +154,8 @@ def _letter(run: Run, stage: str, source: str, position: int) -> tuple[str, str]
 
 
 def sources(run: Run) -> list[str]:
-    """Names of the pool's input datasets in the order of their ordinals."""
-    parents = run.datasets["pool"].manifest.parents
-    return [p["name"] for p in parents if p["name"].startswith("records")]
+    """Names of the pool's input datasets in the order of their ordinals; without a pool, of all records."""
+    pool = run.get("pool")
+    if pool is None:
+        return ingested(run)
+    return [p["name"] for p in pool.manifest.parents if p["name"].startswith("records")]

@@ -179,12 +179,11 @@ class Builder:
         second = deduplicate(first.table)
         # What explode lets out is what deduplicate takes in: one stage, one law.
         ledger = Ledger()
-        for row in first.ledger.rows() + second.ledger.rows():
-            last = row["unit"] == "record" or row in second.ledger.rows()
-            if row["unit"] == "text" and (
-                row["kind"] == "in" or (row["kind"] == "out" and not last)
-            ):
-                continue
+        passed = [
+            row for row in first.ledger.rows() if (row["unit"], row["kind"]) != ("text", "out")
+        ]
+        passed += [row for row in second.ledger.rows() if row["kind"] != "in"]
+        for row in passed:
             ledger.add(
                 row["unit"], row["kind"], row["reason"], row["count"], int(row["id_sum"], 16)
             )

@@ -87,7 +87,7 @@ def test_captions_have_language_direction_and_alt_text(few: Builder) -> None:
 
 
 def test_the_funnel_adds_up(page: Element, hostile: Builder) -> None:
-    fall = section(page, "funnel").one("table", cls="fall")
+    fall = section(page, "funnel").one("table", cls="of-text")
     left = 0
     seen = Counter[str]()
     for label, _, change, _, after in rows(fall):
