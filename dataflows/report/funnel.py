@@ -47,8 +47,8 @@ def before(run: Run, found: tuple[Flow, ...]) -> tuple[Funnel | None, str]:
         words = " ".join(f"--with {name}=LOCATION" for name in absent)
         return None, (
             f"What was lost before, as at ingest, is not shown: {', '.join(absent)} "
-            f"{'lies' if len(absent) == 1 else 'lie'} outside of this output. Add {words} to the "
-            "command to begin there."
+            f"{'lies' if len(absent) == 1 else 'lie'} outside of this output. Add {words} to "
+            "`dataflows report` to begin there."
         )
     by_place = {(flow.stage, flow.unit): flow for flow in found}
     tops = [by_place.get((parent["name"], "record")) for parent in parents]
@@ -67,10 +67,10 @@ def _before(run: Run, ingests: list[Flow], first: Flow, records: Flow | None) ->
         cut = Change("sampled_out", "not_read", "beyond limit=, which this run was given", beyond)
         last = replace(last, changes=(cut, *last.changes))
     chain = [*ingests, last]
-    into = " and ".join(flow.stage for flow in ingests)
+    into = ", ".join(flow.stage for flow in ingests)
     rows, left = _fall(
         chain,
-        (f"records that came into {into}", "as found in the input files"),
+        ("records that came in", f"as found in the input files of {into}"),
         (f"records that {first.stage} took", "what the next table begins with", first.stage),
         read=len(ingests),
     )

@@ -26,16 +26,19 @@ def server() -> Iterator[PictureServer]:
     found.server_close()
 
 
-def fetch(urls: list[str], place: Path, *words: str) -> list[str]:
-    """The warnings of the dataset `fetched` below `place`."""
-    file = place.parent / f"{place.name}.jsonl"
+def ingested(urls: list[str], place: Path) -> Path:
+    """Records of these URLs."""
+    file = place / "urls.jsonl"
     file.write_text("\n".join(json.dumps({"url": u, "text": "a dog"}) for u in urls))
-    records = place.parent / f"{place.name}-in"
-    assert main(["run", "ingest", f"input={file}", f"output={records}"]) == 0
+    assert main(["run", "ingest", f"input={file}", f"output={place / 'in'}"]) == 0
+    return place / "in" / "records"
+
+
+def fetch(records: Path, output: Path, *words: str) -> list[str]:
+    """The warnings of the dataset `fetched`."""
     settings = ["contact=curator@example.org", "retries=0", "unit=5", *words]
-    command = ["run", "fetch", f"input={records / 'records'}", f"output={place}", *settings]
-    assert main(command) == 0
-    return open_dataset(place / "fetched").manifest.warnings
+    assert main(["run", "fetch", f"input={records}", f"output={output}", *settings]) == 0
+    return open_dataset(output / "fetched").manifest.warnings
 
 
 def test_refused_addresses_name_the_setting_on_the_screen(
@@ -43,7 +46,8 @@ def test_refused_addresses_name_the_setting_on_the_screen(
 ) -> None:
     urls = [server.url(n % len(HOSTS), f"ok/{n}") for n in range(12)]
     urls += [f"http://name-{n}.invalid/1.jpg" for n in range(3)]
-    found = fetch(urls, tmp_path / "one", "--workers", "1")
+    records = ingested(urls, tmp_path)
+    found = fetch(records, tmp_path / "one", "--workers", "1")
     said = capsys.readouterr().err
     first = (
         "when it was fetched, 15 of 15 URLs were refused: 12 fetch_private_address (the host has a "
@@ -53,7 +57,7 @@ def test_refused_addresses_name_the_setting_on_the_screen(
     assert "warning: fetch_private_address: " in said and "allow_private=HOST:PORT" in said
     assert "warning: fetch_dns: " in said
     assert found[:2] == [NO_FILTER, first]
-    assert fetch(urls, tmp_path / "two", "--workers", "2") == found
+    assert fetch(records, tmp_path / "two", "--workers", "2") == found
     digests = {open_dataset(tmp_path / n / "fetched").manifest.digest for n in ("one", "two")}
     assert len(digests) == 1
 
@@ -63,7 +67,7 @@ def test_a_fetch_that_works_does_not_warn(
 ) -> None:
     urls = [server.url(n % len(HOSTS), f"ok/{n}") for n in range(4)]
     urls += [server.url(0, f"gone/{n}") for n in range(4)]
-    assert fetch(urls, tmp_path / "out", *server.settings) == [NO_FILTER]
+    assert fetch(ingested(urls, tmp_path), tmp_path / "out", *server.settings) == [NO_FILTER]
     assert "warning" not in capsys.readouterr().err
 
 

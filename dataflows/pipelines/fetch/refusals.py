@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
-from dataflows.transforms.results import UnitResult
-from dataflows.transforms.units import MergeResults
+from dataflows.transforms.results import UnitResult, merge_results
 from schemas.ledger import Ledger
 from schemas.reasons import REASONS
 
@@ -75,9 +74,21 @@ def warnings(ledger: Ledger) -> list[str]:
     return [first, *advice[: _SHOWN - 1]]
 
 
+class _Alone(beam.DoFn):
+    """A unit's result -> the same under one key."""
+
+    def process(self, element: bytes) -> Iterator[tuple[str, bytes]]:
+        yield "", element
+
+
 class _Warn(beam.DoFn):
-    def process(self, element: bytes) -> Iterator[bytes]:
-        lines = warnings(UnitResult.from_bytes(element).ledger)
+    """All units' results -> one that has only the warnings; none if there are none."""
+
+    def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[bytes]:
+        _, results = element
+        # Those that came twice count once here.
+        whole = merge_results(UnitResult.from_bytes(result) for result in results)
+        lines = warnings(whole.ledger)
         if lines:
             yield UnitResult("warnings", warnings=lines).to_bytes()
 
@@ -88,7 +99,8 @@ class WithWarnings(beam.PTransform):
     def expand(self, results: beam.PCollection[bytes]) -> beam.PCollection[bytes]:
         more = (
             results
-            | "Whole" >> beam.CombineGlobally(MergeResults()).with_output_types(bytes)
+            | "Together" >> beam.ParDo(_Alone()).with_output_types(tuple[str, bytes])
+            | "Whole" >> beam.GroupByKey()
             | "Warn" >> beam.ParDo(_Warn()).with_output_types(bytes)
         )
         return (results, more) | beam.Flatten()

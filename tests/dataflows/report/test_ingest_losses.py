@@ -159,7 +159,7 @@ def test_the_funnel_begins_with_what_came_into_ingest(built: Builder) -> None:
     table, texts, _ = _falls(report(built.root.url))
     assert table is not None
     (first, *changes, last) = _counts(table)
-    assert first[0].startswith("records that came into records ") and first[1:] == ("", READ["in"])
+    assert first[0].startswith("records that came in records ") and first[1:] == ("", READ["in"])
     assert last[0].startswith("records that pool took ") and last[1:] == ("=", READ["out"])
     lost = {label.split(" records ")[0].replace(" ", "_"): count for label, sign, count in changes}
     assert lost == {reason: n for reason, n in READ.items() if reason not in ("in", "out")}
