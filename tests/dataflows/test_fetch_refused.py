@@ -57,6 +57,13 @@ def test_refused_addresses_name_the_setting_on_the_screen(
     assert "warning: fetch_private_address: " in said and "allow_private=HOST:PORT" in said
     assert "warning: fetch_dns: " in said
     assert found[:2] == [NO_FILTER, first]
+
+
+@pytest.mark.slow
+def test_the_warnings_do_not_depend_on_the_workers(server: PictureServer, tmp_path: Path) -> None:
+    records = ingested([server.url(n % len(HOSTS), f"ok/{n}") for n in range(12)], tmp_path)
+    found = fetch(records, tmp_path / "one", "--workers", "1")
+    assert len(found) == 3
     assert fetch(records, tmp_path / "two", "--workers", "2") == found
     digests = {open_dataset(tmp_path / n / "fetched").manifest.digest for n in ("one", "two")}
     assert len(digests) == 1
