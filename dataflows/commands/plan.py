@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a stage; exit code 0."""
-    from dataflows.engine.plan import plan
+    from dataflows.engine.plan import plan, superseded
     from schemas.storage import storage
 
     config, graph = graph_of(args)
@@ -25,4 +25,6 @@ def run(args: argparse.Namespace) -> int:
     for line in lines:
         digest = line.head.digest[:12] if line.head else "-" * 12
         print(f"{line.stage.name:<{width}}  {line.state:<8}  {digest}  {line.why}")
+    if changed := superseded(lines):
+        print(f"refused without --replace: {changed.stage.name} is there, and {changed.why}")
     return 0

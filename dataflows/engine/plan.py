@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dataflows.engine.sources import code_digest, library_versions
@@ -107,8 +107,37 @@ def _check_kind(url: str, head: Manifest, wanted: Wanted) -> None:
         )
 
 
+def superseded(lines: Sequence[PlanLine]) -> PlanLine | None:
+    """The first line whose head this run would supersede, as far as manifests tell before it starts.
+
+    Of a stage that waits, its own settings can be compared, and its inputs only by their place: a head
+    made from datasets that are not in this output (deleted, or of a run that began elsewhere) counts as
+    superseded, although the input may come out equal.
+    """
+    without = {line.stage.name for line in lines if line.head is None}
+    for line in lines:
+        if line.head is None or line.state == FINISHED:
+            continue
+        if line.state == DUE:
+            return line
+        if changes := _own_changes(line.stage, line.head):
+            return replace(line, why="; ".join(changes))
+        if absent := [name for name in line.stage.inputs if name in without]:
+            parents = ", ".join(f"{p['name']} {p['digest'][:12]}" for p in line.head.parents)
+            return replace(line, why=f"made from {parents}, and {absent[0]} is not in this output")
+    return None
+
+
 def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:
     """What differs between the head's making and what is asked now."""
+    reasons = _own_changes(stage, head)
+    parents = {p["name"]: p["digest"] for p in head.parents}
+    reasons += [f"input {name} changed" for name in digests if parents.get(name) != digests[name]]
+    return "; ".join(reasons or ["its input files changed"])
+
+
+def _own_changes(stage: Stage, head: Manifest) -> list[str]:
+    """What differs in all but the inputs."""
     reasons = []
     was, now = _flat(head.config), _flat(stage.config)
     for name in sorted(set(was) | set(now)):
@@ -118,16 +147,12 @@ def _changes(stage: Stage, head: Manifest, digests: Mapping[str, str]) -> str:
             reasons.append(f"{name} was {_short(old)}, is {_short(new)}")
     if head.seed != stage.seed:
         reasons.append(f"seed was {head.seed}, is {stage.seed}")
-    parents = {p["name"]: p["digest"] for p in head.parents}
-    reasons += [f"input {name} changed" for name in digests if parents.get(name) != digests[name]]
     for name, version in library_versions(stage.libraries).items():
         if head.libraries.get(name) != version:
             reasons.append(f"{name} was {head.libraries.get(name)}, is {version}")
     if head.code != code_digest(stage.module):
         reasons.append("its code changed")
-    if not reasons:
-        reasons.append("its input files changed")
-    return "; ".join(reasons)
+    return reasons
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -131,11 +131,8 @@ def _say_warnings(warnings: list[str]) -> None:
 
 
 def _refuse_replacing(lines: list[planning.PlanLine], settings: RunSettings) -> None:
-    if settings.replace:
-        return
-    changed = [line for line in lines if line.state == planning.DUE and line.head is not None]
-    if changed:
-        first = changed[0]
+    first = None if settings.replace else planning.superseded(lines)
+    if first is not None:
         assert first.head is not None
         place = storage(settings.output).path(first.stage.name)
         raise ConflictError(
@@ -188,17 +185,17 @@ def _run_stage(
         try:
             with Progress(stage.name, progress_dir):
                 _submit(context, sink, settings, run_dir)
+            result = sink.finished(JOB)
+            if result is None:
+                raise JobError(
+                    f"{stage.name}: the job ended without a result; run the same command again"
+                )
         except HeadraceError:
             # Another run that commits first clears away what both worked with.
             if (head := _committed_meanwhile(context)) is not None:
                 return head
             refuse_second(context, None, line.head.digest if line.head is not None else None)
             raise
-        result = sink.finished(JOB)
-    if result is None:
-        if (head := _committed_meanwhile(context)) is not None:
-            return head
-        raise JobError(f"{stage.name}: the job ended without a result; run the same command again")
     run = {
         "runner": settings.runner.name,
         "workers": settings.runner.workers,

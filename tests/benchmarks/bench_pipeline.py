@@ -5,9 +5,11 @@ overhead  marginal time T(2N) - T(N) of the demo's match stage through the engin
           (read tables, match, write shards), and the fixed cost of a job. `processor` is the same
           ratio in processor time, which a busy machine disturbs less.
 workers   one worker against two before a shuffle. `match`: marginal time of the stage. `explode`:
-          from the first unit's start to the last one's end of the pool's map side. Units are equal
-          and several. `loops`: two plain loops at once against one, in processes of their own: what
-          the machine itself gives, caches and memory shared.
+          pace of the pool's map side once warm. Its rows go to the driver, a third process, so the
+          seconds of a unit and those between two units (encoding, sending, the next bundle) are shown,
+          with one worker and with two. Units are equal and several.
+          `loops`: two plain loops at once against one, in processes of their own: what the machine
+          itself gives, caches and memory shared.
 memory    peak resident memory (VmHWM) of a worker process at N and at 8N rows, two workers. The
           driver's is beside it: the in-process runner holds a shuffle's data there, so it grows.
 rerun     seconds of the command of a finished run.
@@ -29,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.benchmarks import pipeline_jobs as jobs
@@ -45,11 +48,11 @@ class Sizes:
     match: int = 480_000  # seconds of work each: a busy moment of the machine weighs little
     workers: int = 400_000
     loops: int = 60_000
-    explode: int = 200_000
+    explode: int = 1_000_000
     memory: int = 80_000
 
 
-QUICK = Sizes(runs=1, match=8_000, workers=8_000, loops=4_000, explode=12_000, memory=4_000)
+QUICK = Sizes(runs=1, match=8_000, workers=8_000, loops=4_000, explode=24_000, memory=4_000)
 LOOP_RUNS = 3  # of the machine's own ratio, which is only shown
 
 
@@ -190,19 +193,29 @@ def _loops(bench: Bench, pool: Path) -> float:
 
 def _two_workers_explode(bench: Bench) -> dict[str, Any]:
     rows = bench.sizes.explode
-    records = bench.records(rows, UNITS)
-    ratios: list[float] = []
+    records = bench.records(rows, 2 * UNITS)
+    paces: dict[int, list[jobs.Pace]] = {1: [], 2: []}
     digests: set[str] = set()
     for number in range(bench.sizes.runs):
-        spans = {}
         for count in (1, 2) if number % 2 else (2, 1):
             job = Job("pool", bench.run, records, count, buckets=UNITS)
             digests.add(job.seconds(bench.out())[2])
-            spans[count] = jobs.span_seconds(bench.out())
-        ratios.append(spans[1] / spans[2])
+            paces[count].append(jobs.pace(bench.out()))
     if len(digests) > 1:
         raise RuntimeError(f"one worker and two made different datasets: {digests}")
-    return {"case": "workers_explode", "rows": rows, "ratio": spread(ratios), "limit": 1.8}
+    ratios = [2 * one.period / two.period for one, two in zip(paces[1], paces[2], strict=True)]
+    return {
+        "case": "workers_explode",
+        "rows": rows,
+        "ratio": spread(ratios),
+        **{
+            f"{name}_seconds": [
+                round(median(getattr(p, name) for p in paces[n]), 3) for n in (1, 2)
+            ]
+            for name in ("step", "between")
+        },
+        "limit": 1.8,
+    }
 
 
 def memory(bench: Bench) -> Iterator[dict[str, Any]]:

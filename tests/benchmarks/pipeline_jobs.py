@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Timed:
-    """A step that leaves behind when it began and ended each unit, in nanoseconds."""
+    """A step that leaves behind in which process it began and ended each unit, in nanoseconds."""
 
     step: UnitStep
     folder: str
@@ -159,7 +160,7 @@ class _Timed:
         start = time.monotonic_ns()
         yield from self.step(unit)
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        span = json.dumps([start, time.monotonic_ns()])
+        span = json.dumps([os.getpid(), start, time.monotonic_ns()])
         Path(self.folder, f"{unit.name}.json").write_text(span, encoding="utf-8")
 
 
@@ -172,11 +173,31 @@ def timed_pool(context: JobContext, sink: Any) -> Any:
     return job
 
 
-def span_seconds(output: Path) -> float:
-    """From the start of the first unit of a timed stage to the end of the last."""
-    files = output.glob("pool.spans/*.json")
-    spans = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return (max(end for _, end in spans) - min(start for start, _ in spans)) / 1e9
+@dataclass(frozen=True)
+class Pace:
+    """Mean seconds of a worker's unit once it is warm (its first unit is left out)."""
+
+    step: float
+    between: float
+    """From the end of a unit to the start of the next: rows are encoded and sent, the next bundle comes."""
+
+    @property
+    def period(self) -> float:
+        """From start to start."""
+        return self.step + self.between
+
+
+def pace(output: Path) -> Pace:
+    """From the times that ``timed_pool`` left beside its output."""
+    workers: dict[int, list[tuple[int, int]]] = {}
+    for file in output.glob("pool.spans/*.json"):
+        pid, start, end = json.loads(file.read_text(encoding="utf-8"))
+        workers.setdefault(pid, []).append((start, end))
+    pairs = [pair for units in workers.values() for pair in pairwise(sorted(units)[1:])]
+    return Pace(
+        float(np.mean([end - start for (start, end), _ in pairs])) / 1e9,
+        float(np.mean([after[0] - before[1] for before, after in pairs])) / 1e9,
+    )
 
 
 # -- the plain loop ----------------------------------------------------------------------------
