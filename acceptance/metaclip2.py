@@ -216,7 +216,14 @@ BENCHMARKS = (
         "memory of a worker does not grow with the input; a finished run again under 3 s",
         Limit("overhead.ratio.median", "<=", 1.15),
         Limit("workers_match.ratio.median", ">=", 1.8),
-        Limit("workers_explode.ratio.median", ">=", 1.8),
+        Limit(
+            "workers_explode.ratio.median",
+            ">=",
+            1.8,
+            missed="it only splits records into texts, 0.20 s for 125,000; encoding the rows and sending "
+            "them to the driver takes a worker process 0.12 s more, 0.06 s without a process between, and "
+            "two at once work slower (0.24 s); matching, whose rows stay with their worker, is above",
+        ),
         Limit("memory_match.ratio", "<=", 1.15),
         Limit("memory_pool.ratio", "<=", 1.15),
         Limit("rerun.seconds.median", "<=", 3.0),
