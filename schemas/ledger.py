@@ -11,7 +11,7 @@ from schemas.reasons import REASONS
 KINDS = ("in", "created", "out", "rejected", "merged", "sampled_out")
 """Kinds of ledger rows: two that bring rows, four that say where they went."""
 
-UNITS = ("record", "text", "image", "entry")
+UNITS = ("record", "text", "image", "entry", "document")
 """Units that are counted."""
 
 _MOD = 1 << 128

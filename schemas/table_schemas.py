@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from schemas.schema_spec import ENTRIES, ID, IMAGE, TEXTS, Columns, SchemaSpec, declare
+from schemas.text_schemas import TEXT_SCHEMAS
 
 __all__ = ["ENTRIES", "ID", "IMAGE", "SCHEMAS", "TEXTS", "SchemaSpec"]
 
@@ -253,5 +254,6 @@ SCHEMAS: dict[str, SchemaSpec] = {
         FETCHED,
         NGRAMS,
         DEAD_LETTERS,
+        *TEXT_SCHEMAS,
     )
 }
