@@ -46,11 +46,24 @@ class Optimizer(_Strict):
 
 
 class Schedule(_Strict):
-    """Learning rate over steps: linear warm-up, then the named curve down to ``final`` times lr."""
+    """Learning rate over steps: linear warm-up, then the named curve down to ``final`` times lr.
 
-    name: Literal["cosine", "linear", "constant"] = "cosine"
+    ``wsd`` (warmup-stable-decay, arXiv:2404.06395) stays at lr and comes down in the last ``decay`` steps.
+    """
+
+    name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    decay: int | None = Field(None, ge=1, description="last steps in which wsd comes down")
+    curve: Literal["linear", "sqrt"] = Field(
+        "linear", description="of wsd's decay; sqrt is 1 - sqrt(part done)"
+    )
     final: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _decays(self) -> Schedule:
+        if (self.name == "wsd") != (self.decay is not None):
+            raise ValueError("schedule.decay= is for schedule.name=wsd, which needs it")
+        return self
 
 
 class BatchSize(_Strict):

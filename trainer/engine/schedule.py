@@ -11,12 +11,19 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
     """Return the learning rate of step `step` (from 0) of `steps`.
 
     Linear warm-up reaches ``peak`` at the last of ``schedule.warmup`` steps; the curve then leads
-    from ``peak`` to ``schedule.final * peak``, which the step after the last would have.
+    from ``peak`` to ``schedule.final * peak``, which the step after the last would have. The curve of
+    ``wsd`` begins ``schedule.decay`` steps before the end.
     """
     if step < schedule.warmup:
         return peak * (step + 1) / schedule.warmup
     if schedule.name == "constant":
         return peak
-    done = (step - schedule.warmup) / max(1, steps - schedule.warmup)
-    left = 1 - done if schedule.name == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    begin = (
+        schedule.warmup if schedule.decay is None else max(schedule.warmup, steps - schedule.decay)
+    )
+    done = max(0, step - begin) / max(1, steps - begin)
+    if schedule.name == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        left = 1 - (math.sqrt(done) if schedule.curve == "sqrt" else done)
     return peak * (schedule.final + (1 - schedule.final) * left)

@@ -78,6 +78,28 @@ def test_the_learning_rate_is_that_of_torchs_schedulers(name: Any) -> None:
         scheduler.step()
 
 
+@pytest.mark.parametrize(("curve", "theirs"), [("linear", "linear"), ("sqrt", "1-sqrt")])
+def test_warmup_stable_decay_is_that_of_transformers(curve: Any, theirs: str) -> None:
+    from transformers import get_wsd_schedule
+
+    steps, warmup, decay, final = 40, 5, 12, 0.1
+    schedule = Schedule(name="wsd", warmup=warmup, decay=decay, curve=curve, final=final)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.3)
+    scheduler = get_wsd_schedule(
+        optimizer, warmup, decay, steps, decay_type=theirs, min_lr_ratio=final
+    )
+    # Theirs begins the warm-up at 0, ours ends it with its last step: alike from the next step on.
+    for step in range(steps):
+        if step >= warmup:
+            assert learning_rate(schedule, 0.3, step, steps) == pytest.approx(
+                optimizer.param_groups[0]["lr"], rel=1e-6
+            )
+        optimizer.step()
+        scheduler.step()
+    with pytest.raises(ValueError, match=r"schedule\.decay="):
+        Schedule(name="wsd")
+
+
 def test_the_warm_up_may_be_the_whole_run() -> None:
     schedule = Schedule(warmup=5)
     assert learning_rate(schedule, 1.0, 4, 5) == 1.0
