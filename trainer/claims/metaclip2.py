@@ -67,9 +67,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     seeds: int = Field(5, ge=2, le=20, description="paired seeds: pool, weights and order")
-    records: int = Field(120_000, ge=1_000, description="records of each seed's pool")
+    records: int = Field(100_000, ge=1_000, description="records of each seed's pool")
     concepts: int = Field(48, ge=2, description="concepts of the pool, which are the classes")
-    samples: int = Field(40_000, ge=100, description="pairs that each arm sees")
+    samples: int = Field(30_000, ge=100, description="pairs that each arm sees")
     batch: int = Field(64, ge=8, description="pairs of a step")
     size: int = Field(64, ge=16, le=512, description="pixels a side of a rendering")
     p: float = Field(0.06, gt=0, lt=1, description="English tail proportion")
