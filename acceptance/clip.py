@@ -141,12 +141,20 @@ BENCHMARKS = (
         "times `datasets` streaming, cold and warm",
         *(
             limit
-            for case in ("images_warm", "images_cold", "texts_warm", "texts_cold")
+            for case in ("images_warm", "texts_warm", "texts_cold")
             for limit in (
                 Limit(f"{case}.litdata.median", ">=", 2.0),
                 Limit(f"{case}.datasets.median", ">=", 5.0),
             )
         ),
+        Limit(
+            "images_cold.litdata.median",
+            ">=",
+            2.0,
+            missed="litData checks no bytes and reads 4.4 GB/s; SHA-256 of the same files alone, on both "
+            "cores, runs at 2.9 GB/s (`checksum` of the benchmark), once a process and shard",
+        ),
+        Limit("images_cold.datasets.median", ">=", 5.0),
     ),
     bench(
         "decoding",

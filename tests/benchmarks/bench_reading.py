@@ -7,14 +7,15 @@ or chunks are in random order and rows are shuffled in windows of 256, which is 
 (`item_shuffle_window`) and its fastest; `datasets` has `shuffle(buffer_size=256)`.
 
 * ours: a committed dataset; `Reader.lists`. Bytes are checked: each shard's SHA-256 is compared with
-  the manifest's when the process first opens it: inside "cold", before "warm". No derived cache.
+  the manifest's when the process first opens it: inside "cold", before "warm"; `checksum` is the rate
+  of that alone. No derived cache.
 * litData: `optimize` with 64 MB chunks; it checks no bytes. Its torchvision part is not installed.
 * datasets: `load_dataset("parquet", streaming=True)` over our files; images are not decoded.
 
 An epoch ends after 3 s if it is not over (`datasets` with images). "warm": one process, in turn, after
 a first round. "cold": a fresh process each time, in turn, files flushed and dropped from the page
 cache (posix_fadvise), the time from opening the dataset to the last row, imports before. Run it as
-a script: ``python tests/benchmarks/bench_reading.py [--runs 7] [--images 8000] [--texts 400000]
+a script: ``python tests/benchmarks/bench_reading.py [--runs 7] [--images 16000] [--texts 400000]
 [--cases ...]``.
 """
 
@@ -72,6 +73,8 @@ def prepare(kind: str, rows: int, folder: Path) -> None:
 
 def ours() -> Read:
     """Ours."""
+    import pandas  # noqa: F401  pyarrow imports it at its first conversion, and imports are not timed
+
     from trainer.reader import Reader
 
     def read(kind: str, folder: Path, epoch: int) -> Iterator[int]:
@@ -79,6 +82,19 @@ def ours() -> Read:
         for first in range(0, len(reader), BATCH):
             batch = reader.lists(range(first, min(first + BATCH, len(reader))))
             yield len(batch[COLUMNS[kind][0]])
+
+    return read
+
+
+def checksum() -> Read:
+    """No reading: our shards hashed as `ours` does before it reads, the least that "cold" can take."""
+    from schemas.dataset import open_dataset
+    from trainer.shards import Shards
+
+    def read(kind: str, folder: Path, epoch: int) -> Iterator[int]:
+        dataset = open_dataset(folder / "ours")
+        Shards(dataset).check(range(len(dataset.shards())))
+        yield dataset.manifest.rows
 
     return read
 
@@ -123,7 +139,12 @@ def by_datasets() -> Read:
     return read
 
 
-WAYS: dict[str, Callable[[], Read]] = {"ours": ours, "litdata": by_litdata, "datasets": by_datasets}
+WAYS: dict[str, Callable[[], Read]] = {
+    "ours": ours,
+    "litdata": by_litdata,
+    "datasets": by_datasets,
+    "checksum": checksum,
+}
 
 
 def rate(read: Read, kind: str, folder: Path, epoch: int) -> float:
@@ -163,10 +184,11 @@ def spread(values: list[float]) -> dict[str, float]:
 def measure(case: str, runs: int, folder: Path) -> dict[str, Any]:
     """One case's line: ratios of our rate to each peer's, and rows a second."""
     kind, state = case.split("_")
-    rates: dict[str, list[float]] = {peer: [] for peer in PEERS}
-    ways = {peer: WAYS[peer]() for peer in PEERS}
+    rates: dict[str, list[float]] = {peer: [] for peer in WAYS}
+    peers = (*PEERS, "checksum") if state == "cold" else PEERS
+    ways = {peer: WAYS[peer]() for peer in peers}
     for run in range(runs + 1):
-        for peer in PEERS:
+        for peer in peers:
             if state == "cold":
                 found = cold(peer, kind, folder / kind, run) if run else 0.0
             else:
@@ -177,7 +199,9 @@ def measure(case: str, runs: int, folder: Path) -> dict[str, Any]:
     for peer in ("litdata", "datasets"):
         pairs = zip(rates["ours"], rates[peer], strict=True)
         line[peer] = spread([mine / theirs for mine, theirs in pairs])
-    line["rows_per_s"] = {peer: round(statistics.median(found)) for peer, found in rates.items()}
+    line["rows_per_s"] = {
+        peer: round(statistics.median(found)) for peer, found in rates.items() if found
+    }
     return line
 
 
@@ -185,7 +209,7 @@ def main() -> None:
     """Print one JSON line a case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--texts", type=int, default=400_000)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--one", nargs=4, metavar=("PEER", "KIND", "FOLDER", "EPOCH"))
