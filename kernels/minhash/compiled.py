@@ -1,0 +1,14 @@
+"""Loads numba and the compiled functions; everything else imports this module inside functions."""
+
+from __future__ import annotations
+
+from kernels.minhash import cache
+
+with cache.kept():
+    from kernels.minhash import scan, sketching, unions
+
+shingles_of_texts = scan.shingles_of_texts
+sketch_texts = scan.sketch_texts
+sketch_rows = sketching.sketch_rows
+band_rows = sketching.band_rows
+join = unions.join
