@@ -1,0 +1,147 @@
+"""Tokens of a committed dataset, row group by row group: views of what Parquet decodes to, checked.
+
+A row group is read whole, once, and kept while sequences of its window are asked for. Its shard is
+hashed before (`trainer.shards`), the bytes of each document are compared with its length, and the
+largest id with the vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.dataset import Dataset
+from schemas.errors import InputError, IntegrityError
+from trainer.packing.lengths import Numbers, check_schema
+from trainer.packing.parts import PADDING, Parts
+from trainer.shards import Shards
+
+Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What token ids of a dataset are: bytes of each (2 or 4), how many there are, and the id of the
+    end of text (None: documents do not end with one)."""
+
+    bytes: int
+    vocabulary: int
+    eos: int | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Alphabet:
+        """Read it from the manifest's configuration. InputError if it is not there."""
+        found: Any = dataset.manifest.config.get("tokens")
+        try:
+            width, vocabulary, eos = found["bytes"], int(found["vocabulary"]), found.get("eos")
+            if width not in (2, 4) or not 0 < vocabulary <= 1 << 8 * width:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{dataset.storage.url}: its manifest says config.tokens = {found!r}; expected bytes "
+                "(2 or 4), vocabulary (at least 1, as many as fit) and eos: build it anew with "
+                "`dataflows run tokens`"
+            ) from None
+        return cls(int(width), vocabulary, eos)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a row group: tokens one after the other, and int64[n + 1] where each begins."""
+
+    tokens: Tokens
+    starts: Numbers
+
+    def __getitem__(self, row: int) -> Tokens:
+        """Return the tokens of a document."""
+        return self.tokens[self.starts[row] : self.starts[row + 1]]
+
+
+class RowGroups:
+    """The row groups of a dataset, the last ``held`` of which stay in memory. Any number of threads."""
+
+    def __init__(self, dataset: Dataset, shard: Numbers, group: Numbers, held: int) -> None:
+        """``shard``, ``group``: where each row group lies. Errors: InputError, as `Alphabet.of`."""
+        check_schema(dataset)
+        self.dataset = dataset
+        self.alphabet = Alphabet.of(dataset)
+        self._shard, self._group = shard, group
+        self._held = held
+        self._shards = Shards(dataset)
+        self._kept: OrderedDict[int, Documents] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def documents(self, numbers: Numbers) -> dict[int, Documents]:
+        """Return row groups by number. IntegrityError for one that contradicts the manifest."""
+        wanted = np.unique(numbers).tolist()
+        with self._lock:
+            found = {}
+            for number in wanted:
+                if number not in self._kept:
+                    self._kept[number] = self._read(number)
+                self._kept.move_to_end(number)
+                found[number] = self._kept[number]
+                while len(self._kept) > self._held:
+                    self._kept.popitem(last=False)
+        return found
+
+    def gathered(self, parts: Parts) -> Tokens:
+        """Return the tokens of parts, one after the other; 0 where there is padding."""
+        padding = parts.group == PADDING
+        found = self.documents(parts.group[~padding])
+        first = parts.start.copy()
+        tokens: dict[int, Tokens] = {
+            PADDING: np.zeros(int(parts.length[padding].max(initial=0)), self._type())
+        }
+        for number, documents in found.items():
+            here = parts.group == number
+            first[here] += documents.starts[parts.row[here]]
+            tokens[number] = documents.tokens
+        last = first + parts.length
+        cuts = zip(parts.group.tolist(), first.tolist(), last.tolist(), strict=True)
+        return np.concatenate([tokens[g][a:b] for g, a, b in cuts])
+
+    # -- helpers ---------------------------------------------------------------------------
+
+    def _type(self) -> np.dtype[Any]:
+        return np.dtype(f"<u{self.alphabet.bytes}")
+
+    def _read(self, number: int) -> Documents:
+        shard, group = int(self._shard[number]), int(self._group[number])
+        self._shards.check({shard})
+        table = self._shards.table(shard, group, ["tokens", "length"])
+        column = table["tokens"].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        _, offsets, data = column.buffers()
+        ends = np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1].astype(np.int64)
+        width = self.alphabet.bytes
+        wrong = np.flatnonzero(np.diff(ends) != table["length"].to_numpy().astype(np.int64) * width)
+        if len(wrong):
+            row = int(wrong[0])
+            raise IntegrityError(
+                f"{self._named(shard, group, row)} has {ends[row + 1] - ends[row]} bytes of tokens, "
+                f"its length is {table['length'][row]} tokens of {width} bytes: build the dataset anew"
+            )
+        whole = data[int(ends[0]) : int(ends[-1])] if data is not None else b""
+        tokens = np.frombuffer(whole, self._type())
+        found = Documents(tokens, (ends - ends[0]) // width)
+        if len(tokens) and int(tokens.max()) >= self.alphabet.vocabulary:
+            at = int(np.argmax(tokens >= self.alphabet.vocabulary))
+            row = int(np.searchsorted(found.starts, at, side="right")) - 1
+            raise IntegrityError(
+                f"{self._named(shard, group, row)} has token {int(tokens[at])}, the vocabulary of its "
+                f"tokenizer ends at {self.alphabet.vocabulary - 1}: build the dataset anew"
+            )
+        return found
+
+    def _named(self, shard: int, group: int, row: int) -> str:
+        file = self.dataset.storage.path(self.dataset.shards()[shard].file)
+        ids = self.dataset.read_row_group(shard, group, ["doc_id"])["doc_id"]
+        return f"{file}: document {ids[row].as_py().hex()} (row group {group}, row {row})"
