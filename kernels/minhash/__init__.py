@@ -7,7 +7,7 @@ slow and plain: `reference`.
 
 from kernels.minhash.arrays import band_hashes, components, shingles, signatures, sketch
 from kernels.minhash.reference import EMPTY
-from kernels.minhash.words import UNICODE_VERSION
+from kernels.minhash.words import UNICODE_VERSION, words_of
 
 __all__ = [
     "EMPTY",
