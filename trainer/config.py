@@ -20,9 +20,12 @@ from schemas.errors import UsageError
 from schemas.settings import build, load_file, merge, parse_overrides
 
 PARTS: Mapping[str, Mapping[str, str]] = {
-    "model": {"metaclip2": "trainer.models.metaclip2"},
-    "data": {"image_text": "trainer.sources.image_text"},
-    "objective": {"contrastive": "trainer.objectives.contrastive"},
+    "model": {"metaclip2": "trainer.models.metaclip2", "decoder": "trainer.models.decoder"},
+    "data": {"image_text": "trainer.sources.image_text", "tokens": "trainer.sources.tokens"},
+    "objective": {
+        "contrastive": "trainer.objectives.contrastive",
+        "language": "trainer.objectives.language",
+    },
 }
 """Modules by part and name. Each has ``Settings`` and ``build(settings, config, parts)``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-HELP = "score a run, or any CLIP of transformers, by a named evaluation"
+HELP = "score a run, or a model of transformers, by a named evaluation"
 
 
 class _List(argparse.Action):
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "place",
         metavar="PLACE",
-        help="a run's output directory, or a folder of transformers with CLIP or MetaCLIP 2",
+        help="a run's output directory, or a folder of transformers with CLIP, MetaCLIP 2, Llama or GPT-2",
     )
     parser.add_argument("name", metavar="NAME", help="an evaluation: --list shows them")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the difference to PLACE's result of the same evaluation, paired by class",
     )
     parser.add_argument(
-        "--batch", type=int, default=64, help="images or texts encoded at once (default 64)"
+        "--batch", type=int, default=64, help="images or texts read at once (default 64)"
     )
     parser.add_argument(
         "--above-chance",
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if other is not None:
         comparison.check(args.name, checked.model_dump(), other, args.against)
 
-    from trainer.evaluation.loading import load
+    from trainer.evaluation.language import load
 
     result = registry.evaluate(load(args.place, args.batch), args.name, settings)
     if other is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from schemas.errors import CheckFailed, IntegrityError
 from schemas.storage import Storage, storage
+from trainer import data_tokenizer
 from trainer.config import RunConfig, part
 from trainer.engine import deepspeed, directory
 from trainer.engine.feed import Feed, feed, step_positions
@@ -74,11 +75,11 @@ def evaluate(config: RunConfig, output: Path, *, anew: bool) -> None:
 
     ``anew``: also if there is a result already.
     """
-    from trainer.evaluation import loading, registry
+    from trainer.evaluation import language, registry
 
     name, settings = _evaluation(config)
     if anew or not (output / "eval" / f"{name}.json").exists():
-        result = registry.evaluate(loading.load(str(output)), name, settings)
+        result = registry.evaluate(language.load(str(output)), name, settings)
         registry.write(result, str(output))
         tell(registry.table(result))
 
@@ -98,7 +99,9 @@ def build(config: RunConfig, place: Place) -> Parts:
     import torch
 
     parts = Parts()
-    if config.tokenizer is not None or config.model.get("init_from"):
+    if data_tokenizer.named(config.tokenizer):
+        parts = Parts(tokenizer=data_tokenizer.for_run(config, place))
+    elif config.tokenizer is not None or config.model.get("init_from"):
         from trainer import tokenizer
 
         parts = Parts(tokenizer=tokenizer.for_run(config, place))

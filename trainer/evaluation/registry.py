@@ -1,9 +1,10 @@
 """The named evaluations: settings, one call that loads and scores, the file and the table.
 
 A module here has ``Settings`` (pydantic) and ``evaluate(loaded, settings) -> dict``. The dict has
-``headline`` {metric, mean, low, high, n, chance} and ``languages`` {name: scores}, where a score is a
-number or an estimate {mean, low, high, n}, perhaps one level down. A module may have
-``check(result)``, which raises CheckFailed for what makes its numbers worthless.
+``headline`` {metric, mean, low, high, n, chance} and ``languages`` or ``rows`` {name: scores}, where a
+score is a number or an estimate {mean, low, high, n}, perhaps one level down. A chance of None: the
+metric has none. A module may have ``check(result)``, which raises CheckFailed for what makes its
+numbers worthless, and ``LANGUAGE = True`` if it is of language models.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from schemas.command_line import suggest
 from schemas.errors import CheckFailed, UsageError
 from schemas.settings import build
 from schemas.storage import storage
+from trainer.evaluation.language import LanguageModel
 
 if TYPE_CHECKING:
     from trainer.evaluation.loading import Loaded
@@ -30,6 +32,9 @@ EVALUATIONS: Mapping[str, str] = {
     "xm3600": "trainer.evaluation.xm3600",
     "babel_imagenet": "trainer.evaluation.babel_imagenet",
     "cvqa": "trainer.evaluation.cvqa",
+    "bits": "trainer.evaluation.bits",
+    "lambada": "trainer.evaluation.lambada",
+    "babi": "trainer.evaluation.babi",
 }
 """Modules by name."""
 
@@ -60,9 +65,23 @@ def documented(name: str | None = None) -> list[str]:
     return lines
 
 
-def evaluate(loaded: Loaded, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a named evaluation on a loaded model; the result is what ``eval/NAME.json`` holds."""
+def evaluate(
+    loaded: Loaded | LanguageModel, name: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Run a named evaluation on a loaded model; the result is what ``eval/NAME.json`` holds.
+
+    UsageError for an evaluation of models of another kind.
+    """
     module, checked = named(name, settings)
+    language = isinstance(loaded, LanguageModel)
+    if language != getattr(module, "LANGUAGE", False):
+        fitting = [
+            key
+            for key, path in EVALUATIONS.items()
+            if getattr(import_module(path), "LANGUAGE", False) == language
+        ]
+        kind = "a language model" if language else "an image-text model"
+        raise UsageError(f"{name}: not an evaluation of {kind}; give one of {', '.join(fitting)}")
     result = module.evaluate(loaded, checked)
     head = {
         "evaluation": name,
@@ -71,6 +90,12 @@ def evaluate(loaded: Loaded, name: str, settings: Mapping[str, Any]) -> dict[str
         "interval": INTERVAL,
     }
     return {**head, **result}
+
+
+def rows(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result's scores by language, task or model."""
+    found: Mapping[str, Any] = result["rows"] if "rows" in result else result["languages"]
+    return found
 
 
 def write(result: Mapping[str, Any], place: str) -> str:
@@ -85,10 +110,14 @@ def above_chance(result: Mapping[str, Any]) -> None:
     """Raise CheckFailed unless the headline's whole interval lies above chance, and if the
     evaluation's own check fails."""
     head = result["headline"]
+    if head["chance"] is None:
+        raise UsageError(
+            f"--above-chance: {head['metric']} of {result['evaluation']} has no chance level"
+        )
     if head["low"] <= head["chance"]:
         raise CheckFailed(
             f"{head['metric']}: {_shown(head)} is not above chance, {head['chance']:.4f}; "
-            "train longer or on more pairs"
+            "train longer or on more data"
         )
     module = import_module(EVALUATIONS[result["evaluation"]])
     if check := getattr(module, "check", None):
@@ -96,12 +125,13 @@ def above_chance(result: Mapping[str, Any]) -> None:
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """Lines for people: the headline, then one line a language."""
+    """Lines for people: the headline, then one line a language, task or model."""
     head = result["headline"]
-    lines = [f"{head['metric']}: {_shown(head)}, chance {head['chance']:.4f}", ""]
-    rows = [[name, *_cells(scores)] for name, scores in result["languages"].items()]
-    columns = [name for name, _ in flat(next(iter(result["languages"].values())))]
-    lines += _aligned([["", *columns], *rows])
+    chance = "" if head["chance"] is None else f", chance {head['chance']:.4f}"
+    lines = [f"{head['metric']}: {_shown(head)}{chance}", ""]
+    cells = [[name, *_cells(scores)] for name, scores in rows(result).items()]
+    columns = [name for name, _ in flat(next(iter(rows(result).values())))]
+    lines += _aligned([["", *columns], *cells])
     if other := result.get("against"):
         lines += ["", f"accuracy minus that of {other['place']}, paired by class:"]
         lines += _aligned([[name, _shown(one)] for name, one in other["languages"].items()])

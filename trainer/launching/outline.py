@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer import data_tokenizer
 from trainer.config import Length, RunConfig, part
 from trainer.engine.sizes import Sizes, sizes
 from trainer.protocols import Parts
@@ -44,6 +45,8 @@ def _tokenizer(config: RunConfig) -> object:
     from schemas.storage import storage
     from trainer import tokenizer
 
+    if data_tokenizer.named(config.tokenizer):
+        return data_tokenizer.parse(*data_tokenizer.read(config))
     if config.tokenizer is None and not config.model.get("init_from"):
         return None
     wanted = tokenizer.check(config)

@@ -63,7 +63,8 @@ def _level(config: RunConfig) -> Level | None:
     except UsageError:
         return None  # of another version, which this page need not know
     uninformed = getattr(module, "uninformed", None)
-    return Level(*uninformed(config)) if uninformed else None
+    found = uninformed(config) if uninformed else None
+    return Level(*found) if found else None
 
 
 def level(run: Run) -> Level | None:

@@ -114,11 +114,11 @@ def read(location: str) -> Run:
 
 def _result(data: bytes) -> Mapping[str, Any]:
     found = json.loads(data)
+    rows = (found.get("rows") or found.get("languages")) if isinstance(found, dict) else None
     if not (
-        isinstance(found, dict)
+        isinstance(rows, dict)
         and isinstance(found.get("headline"), dict)
-        and isinstance(found.get("languages"), dict)
-        and all(isinstance(one, dict) for one in found["languages"].values())
+        and all(isinstance(one, dict) for one in rows.values())
     ):
         raise ValueError("it is no result of `trainer eval`: it has no headline and languages")
     return found

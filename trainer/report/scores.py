@@ -77,7 +77,7 @@ def _rows(result: Mapping[str, Any]) -> tuple[tuple[LanguageRow, ...], tuple[str
     an interval."""
     cells: dict[str, dict[str, Score]] = {}
     drawn = ""
-    for language, scores in result["languages"].items():
+    for language, scores in registry.rows(result).items():
         cells[language] = {}
         for column, value in registry.flat(scores):
             if (score := _score(value)) is None:
@@ -113,7 +113,7 @@ def _classes(result: Mapping[str, Any]) -> list[ClassRow]:
     names = result.get("classes")
     if not isinstance(names, list) or not names:
         return []
-    each = [_per_class(scores, len(names)) for scores in result["languages"].values()]
+    each = [_per_class(scores, len(names)) for scores in registry.rows(result).values()]
     columns = [one for one in each if one is not None]
     counts, tail = _list(result, "english_count", len(names)), _list(result, "tail", len(names))
     found = []
@@ -154,7 +154,7 @@ def _head_tail(
         [place for place in range(len(names)) if known[place] and not tail[place]],
     )
     rows = []
-    for language, scores in result["languages"].items():
+    for language, scores in registry.rows(result).items():
         accuracies = _per_class(scores, len(names))
         if accuracies is None:
             continue

@@ -1,0 +1,326 @@
+"""Llama and GPT-2 of `transformers` with what training them needs: losses inside the head, documents
+that do not see one another, weights that depend on a seed and names alone.
+
+Imports torch and `transformers`; import it only where a model is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from schemas.command_line import suggest
+from schemas.errors import InputError, UsageError
+from schemas.ids import id128
+from trainer.objectives.linear_cross_entropy import token_divergence, token_losses
+
+Teacher = tuple[torch.Tensor, torch.Tensor, float]
+"""Hidden states of a teacher [..., e], its output weight [V, e], and the temperature."""
+
+
+class Head(nn.Linear):
+    """The output layer. Losses are computed in here, where ZeRO-3 has the weight gathered."""
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        rows: int | None = None,
+        teacher: Teacher | None = None,
+    ) -> Any:
+        """Return logits [..., V], or with targets the losses of `Decoder.forward`."""
+        if targets is None:
+            return super().forward(hidden)
+        loss, partition = token_losses(hidden, self.weight, targets, rows)
+        found = {"loss": loss, "log_partition": partition}
+        if teacher is not None:
+            states, weight, temperature = teacher
+            found["divergence"] = token_divergence(
+                hidden, self.weight, (states, weight), targets >= 0, temperature, rows
+            )
+        return found
+
+
+class ExactRotaryEmbedding(LlamaRotaryEmbedding):
+    """Keeps its frequencies in fp32 when the model becomes bf16.
+
+    Rounded to bf16 a frequency is off by up to 0.2 %: an angle of 2,000 radians by 4. The library
+    recognises a module that has frequencies to compute by this name.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        exact = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        found = super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            now = cast(torch.Tensor, self._buffers[name])
+            if not buffer.is_meta and now.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(now.device)
+        return found
+
+
+class Decoder(transformers.PreTrainedModel):
+    """What `LlamaForCausalLM` and `GPT2LMHeadModel` below add to those of the library."""
+
+    spared: Sequence[str] = ()
+    """Names or shell patterns of parameters without weight decay, besides norms and biases."""
+
+    def _losses_in_head(self) -> None:
+        """Put `Head` in the place of the output layer, over the same weight."""
+        old = cast(nn.Linear, self.get_output_embeddings())
+        head = Head(old.in_features, old.out_features, bias=False, device="meta")
+        head.weight = old.weight
+        self.set_output_embeddings(head)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        targets: torch.Tensor | None = None,
+        rows: int | None = None,
+        teacher: Teacher | None = None,
+        **rest: Any,
+    ) -> Any:
+        """As the library's, unless ``targets`` (int64 [n, T], -100 is not counted) are given.
+
+        Then a dict of fp32 [n, T]: ``loss``, -log p(target); ``log_partition``; with ``teacher`` also
+        ``divergence``, KL(teacher || student). Logits of at most ``rows`` tokens exist at once.
+        Where ``position_ids`` [n, T] begin again is a border of documents, which attention does not
+        cross; without them it reaches back to the first token of the sequence.
+        """
+        if targets is None:
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **rest,
+            )
+        hidden = self.hidden(cast(torch.Tensor, input_ids), position_ids)
+        return cast(nn.Module, self.get_output_embeddings())(hidden, targets, rows, teacher)
+
+    def hidden(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the states [n, T, d] that the output layer takes; as `forward` with targets.
+
+        UsageError for more tokens than the model has positions.
+        """
+        check_length(self.config, input_ids.shape[1])
+        # A mask of our own: the library's guess whether sequences are packed waits for the device, and
+        # is left out whenever there is a cache, which its configurations turn on.
+        mask = document_mask(position_ids) if position_ids is not None else None
+        found = self.base_model(
+            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False
+        )
+        return cast(torch.Tensor, found.last_hidden_state)
+
+    def matches(self, pattern: str) -> bool:
+        """Return whether a name or shell pattern names a parameter."""
+        return any(fnmatchcase(name, pattern) for name, _ in self.named_parameters())
+
+    def no_decay(self) -> frozenset[str]:
+        """Return names of parameters without weight decay, as far as not norms or biases."""
+        names = [name for name, _ in self.named_parameters()]
+        return frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.spared))
+
+
+class LlamaForCausalLM(Decoder, transformers.LlamaForCausalLM):
+    """Named as its base, so that a saved configuration names the class that loads it."""
+
+    def __init__(self, config: transformers.LlamaConfig) -> None:
+        super().__init__(config)
+        self._losses_in_head()
+        self.model.rotary_emb = ExactRotaryEmbedding(config)
+
+
+class GPT2LMHeadModel(Decoder, transformers.GPT2LMHeadModel):
+    """Named as its base."""
+
+    def __init__(self, config: transformers.GPT2Config) -> None:
+        super().__init__(config)
+        self._losses_in_head()
+
+
+CLASSES: Mapping[str, tuple[Any, Any]] = {
+    "llama": (transformers.LlamaConfig, LlamaForCausalLM),
+    "gpt2": (transformers.GPT2Config, GPT2LMHeadModel),
+}
+"""Configuration and model by ``model_type``."""
+
+ROPES = ("default", *sorted(ROPE_INIT_FUNCTIONS))
+"""Scalings of rotary positions that the library has."""
+
+
+def document_mask(position_ids: torch.Tensor) -> torch.Tensor:
+    """Return which token sees which: bool [n, 1, T, T], earlier ones of its own document.
+
+    ``position_ids`` [n, T]: a document begins wherever they are not one more than the one before.
+    """
+    first = position_ids[:, :1] - 1
+    document = (position_ids.diff(prepend=first) != 1).cumsum(-1)
+    same = document[:, :, None] == document[:, None, :]
+    return same.tril_()[:, None]
+
+
+def check_length(config: Any, length: int) -> None:
+    """Raise UsageError if a sequence is longer than the model's range of positions."""
+    most = int(config.max_position_embeddings)
+    if length > most:
+        fix = "model.context= of at least that" if config.model_type == "llama" else "another model"
+        raise UsageError(
+            f"a sequence of {length:,} tokens is longer than the {most:,} positions of the model: "
+            f"give shorter sequences, or {fix}"
+        )
+
+
+def new(family: str, shape: Mapping[str, Any], seed: int) -> Decoder:
+    """Return a model with new weights. ``shape``: arguments of the family's configuration.
+
+    UsageError for a shape that the library refuses.
+    """
+    make, kind = CLASSES[family]
+    known = {*make().to_dict(), *make.attribute_map}
+    if unknown := sorted(set(shape) - known):
+        hint = suggest(unknown[0], known)
+        raise UsageError(f"model.shape.{unknown[0]}: no setting of {make.__name__}.{hint}")
+    config = configured(make, shape)
+    # Every weight is drawn in `initialise`; the library's own draws would only take time.
+    with transformers.initialization.no_init_weights():
+        model = kind._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model.tie_weights()  # as if they had been drawn
+    initialise(model, seed)
+    return cast(Decoder, model)
+
+
+def configured(make: Callable[..., Any], shape: Mapping[str, Any]) -> Any:
+    """Return ``make(**shape)``, a configuration of the library; UsageError for what it refuses."""
+    try:
+        config = make(**shape)
+    except Exception as error:  # huggingface_hub's own classes, ValueError, KeyError, TypeError
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(f"model: this shape is refused: {said}") from None
+    rope = getattr(config, "rope_parameters", None)
+    if rope and rope["rope_type"] not in ROPES:
+        raise UsageError(
+            f"model.rope_scaling.rope_type={rope['rope_type']}: give one of {', '.join(ROPES)}"
+        )
+    return config
+
+
+def from_folder(folder: str, change: Mapping[str, Any]) -> Decoder:
+    """Return the model of a checkpoint of `transformers` in fp32: a Llama or a GPT-2.
+
+    ``change``: settings of its configuration that are to be others (context extension). InputError
+    if the folder holds no such model, or lacks weights.
+    """
+    path = Path(folder).expanduser()
+    try:
+        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise InputError(
+            f"{folder}: no readable config.json; give a folder that `save_pretrained` of a causal "
+            "language model wrote"
+        ) from None
+    if kind not in CLASSES:
+        raise InputError(
+            f"{folder} holds a model of type {kind}; give one of type {' or '.join(CLASSES)}"
+        )
+    make, of = CLASSES[kind]
+    config = _extended(folder, configured(lambda: make.from_pretrained(path), {}), change)
+    try:
+        found = of.from_pretrained(
+            path,
+            config=config,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        model, report = cast(tuple[Decoder, dict[str, Any]], found)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{folder} lacks {len(missing)} weights of a {kind} model ({missing[0]}, ...): give a "
+            "whole checkpoint with its language-model head"
+        )
+    return model
+
+
+def initialise(model: Decoder, seed: int) -> None:
+    """Draw all weights. Each depends on the seed and its name only, so on no rank and no order.
+
+    Embeddings have a spread of 0.02, matrices one of d^-0.5, those that write into the residual stream one of
+    (2 L d)^-0.5 (GPT-2's scaling by depth); norms are 1, biases 0. Parameters on the meta device stay.
+    """
+    config: Any = model.config
+    spread = float(config.hidden_size) ** -0.5
+    into_residual = spread * (2 * config.num_hidden_layers) ** -0.5
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            continue
+        generator = torch.Generator().manual_seed(_number(seed, name))
+        with torch.no_grad():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim < 2:
+                nn.init.ones_(parameter)
+            elif name.endswith(_EMBEDDINGS):
+                parameter.normal_(0, 0.02, generator=generator)
+            else:
+                std = into_residual if name.endswith(_INTO_RESIDUAL) else spread
+                parameter.normal_(0, std, generator=generator)
+
+
+def _extended(folder: str, config: Any, change: Mapping[str, Any]) -> Any:
+    """A checkpoint's configuration with another reach of its positions."""
+    if not change:
+        return config
+    if config.model_type == "gpt2":
+        name = next(iter(change))
+        raise UsageError(
+            f"model.{'context' if name.startswith('max') else name}: the {config.n_positions:,} positions of "
+            f"the GPT-2 in {folder} are learned; leave it out"
+        )
+    tree = config.to_dict()
+    rope = dict(tree["rope_parameters"])
+    tree["max_position_embeddings"] = change.get(
+        "max_position_embeddings", config.max_position_embeddings
+    )
+    if "rope_theta" in change:
+        rope["rope_theta"] = change["rope_theta"]
+    if "rope_scaling" in change:
+        if change["rope_scaling"].get("rope_type") in _REMEMBERING:
+            rope["original_max_position_embeddings"] = config.max_position_embeddings
+        rope |= change["rope_scaling"]
+    return configured(type(config).from_dict, {"config_dict": {**tree, "rope_parameters": rope}})
+
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "wpe.weight", "lm_head.weight")
+_REMEMBERING = ("yarn", "longrope", "llama3")  # scalings that depend on the length trained before
+_INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", "c_proj.weight")
+
+
+def _number(seed: int, name: str) -> int:
+    return int.from_bytes(id128(b"weights", str(seed).encode(), name.encode())[:7], "little")
