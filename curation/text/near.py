@@ -151,7 +151,7 @@ def pairs(table: pa.Table, options: NearOptions, how: str = "near") -> pa.Table:
     left, right = (place.take(pa.array(rows[distinct])) for rows in (second, first))
     kind = pa.repeat(pa.scalar(how), len(distinct))
     columns = [*left.columns, *right.columns, kind]
-    return CANDIDATES.validate(pa.table(columns, names=CANDIDATES.arrow.names))
+    return CANDIDATES.validate(pa.table(columns, names=CANDIDATES.arrow.names[: len(columns)]))
 
 
 def clusters(candidates: pa.Table, validation: Callable[[pa.Array], Bools]) -> pa.Table:
