@@ -11,6 +11,7 @@ RECIPES = {
     "ingest": "raw files (WAT, Parquet, JSONL, webdataset tar, folders) to committed records",
     "metadata": "Wikipedia dumps, page views and wordnets to the concept lists of each language",
     "fetch": "URLs to shards with pictures: polite, safe, a reason for every refusal",
+    "tokens": "raw text to token ids: filters, deduplication, decontamination, any tokenizer",
     "metaclip2": "raw pairs or records to a matched and a balanced, curated dataset",
 }
 

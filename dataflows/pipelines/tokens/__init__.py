@@ -1,0 +1,1 @@
+"""Text to tokens: raw text to a committed dataset of token ids."""
