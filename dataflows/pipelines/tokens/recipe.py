@@ -143,6 +143,11 @@ class Config(BaseModel):
             return [part.strip() for part in value.split(",") if part.strip() not in ("", "none")]
         return value
 
+    @field_validator("dedup", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value
+
     @field_validator("languages")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:

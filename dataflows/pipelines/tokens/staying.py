@@ -140,8 +140,9 @@ def gate(context: JobContext) -> None:
             shown = terminal(row["ngram"], 120)
             examples.append(f'document {row["doc_id"].hex()} with {row["evaluation"]}: "{shown}"')
     sets = ", ".join(f"{count:,} with {name}" for name, count in sorted(counts.items()))
+    documents = found.manifest.stats["documents"]
     raise CheckFailed(
-        f"{len(found):,} documents share text with evaluation sets ({sets}), and on_contamination=fail: "
-        f"{'; '.join(examples)}. All are in {found.storage.url}. Take them out of the input, or give "
+        f"on_contamination=fail, and text shared with evaluation sets was found in {documents:,} of "
+        f"{len(context.inputs['documents']):,} documents ({sets}): {'; '.join(examples)}. All are in {found.storage.url}. Take them out of the input, or give "
         "on_contamination=drop"
     )
