@@ -143,6 +143,6 @@ def gate(context: JobContext) -> None:
     documents = found.manifest.stats["documents"]
     raise CheckFailed(
         f"on_contamination=fail, and text shared with evaluation sets was found in {documents:,} of "
-        f"{len(context.inputs['documents']):,} documents ({sets}): {'; '.join(examples)}. All are in {found.storage.url}. Take them out of the input, or give "
-        "on_contamination=drop"
+        f"{len(context.inputs['documents']):,} documents ({sets}): {'; '.join(examples)}. All are in "
+        f"{found.storage.url}. Take them out of the input, or give on_contamination=drop"
     )
