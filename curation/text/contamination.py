@@ -98,7 +98,7 @@ class ContaminationIndex:
         self.options = options
         self.entries = entries
         parts = [slice(*entries.bounds[k : k + 2]) for k in range(KINDS)]
-        self._lookups = [finding.lookup(entries.keys[part]) for part in parts]
+        self._lookups = [finding.Lookup(entries.keys[part]) for part in parts]
         self._short = parts[1]
 
     @classmethod

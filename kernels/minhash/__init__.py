@@ -17,4 +17,5 @@ __all__ = [
     "shingles",
     "signatures",
     "sketch",
+    "words_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,23 +21,20 @@ MAX_WORDS = 64
 """Words of the longest n-gram."""
 
 
-class Tables(NamedTuple):
-    """What the compiled scan reads of characters."""
-
-    plain: npt.NDArray[np.uint8]
-    starts: npt.NDArray[np.int32]
-    entries: Words
-
-
 @cache
-def tables() -> Tables:
-    """Character tables; made once in a process, in a third of a second."""
+def _arrays() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], Words]:
     starts, entries = words.tables()
     plain = np.zeros(256, np.uint8)
     for byte in range(128):
         folded = words.fold(chr(byte))
         plain[byte] = 0 if folded in ("", " ") else ord(folded)
-    return Tables(plain, starts, entries)
+    return plain, starts, entries
+
+
+@cache
+def tables() -> Words:
+    """Addresses of the character tables; made once in a process, in a third of a second."""
+    return np.array([array.ctypes.data for array in _arrays()], np.uint64)
 
 
 def powers(count: int) -> Words:
@@ -107,7 +104,7 @@ def shingles(texts: pa.Array | pa.ChunkedArray, words: int = 5) -> tuple[Words, 
         offsets = np.zeros(len(chunk) + 1, np.int64)
         room, base = most_words(starts, ends), powers(2 * words)
         compiled.shingles_of_texts(
-            data, starts, ends, *tables(), 2 * words, base, room, found, offsets
+            data, starts, ends, tables(), 2 * words, base, room, found, offsets
         )
         parts.append(found[: offsets[-1]].copy())
         counts.append(np.diff(offsets))
@@ -128,8 +125,7 @@ def sketch(hashes: Words, offsets: Offsets, slots: int = 112, seed: int = 1) -> 
     hashes = np.ascontiguousarray(hashes, np.uint64)
     offsets = np.ascontiguousarray(offsets, np.int64)
     out = np.empty((len(offsets) - 1, slots), np.uint32)
-    room = np.empty(int(np.diff(offsets).max(initial=0)), np.uint32)
-    compiled.sketch_rows(hashes, offsets, numbers, room, out)
+    compiled.sketch_rows(hashes, offsets, numbers, out)
     return out
 
 
@@ -150,7 +146,7 @@ def signatures(
         data, starts, ends = buffers(chunk)
         out = np.empty((len(chunk), slots), np.uint32)
         room = most_words(starts, ends)
-        compiled.sketch_texts(data, starts, ends, *tables(), 2 * words, base, room, numbers, out)
+        compiled.sketch_texts(data, starts, ends, tables(), 2 * words, base, room, numbers, out)
         parts.append(out)
     return parts[1] if len(parts) == 2 else np.concatenate(parts)
 

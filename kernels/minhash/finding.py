@@ -24,27 +24,23 @@ BITS_PER_KEY = 16
 _HITS = 1 << 12
 
 
-class Lookup(NamedTuple):
-    """Sorted keys and two tables that find them; see `overlap`."""
+class Lookup:
+    """Sorted keys (repeated ones too) and two tables that find them; about 30 bytes a key in all.
 
-    keys: Words
-    first: Offsets
-    shift: np.uint64
-    bits: Words
-    narrow: np.uint64
+    `fields` uint64 [6] is what compiled code reads (see `overlap`).
+    """
 
-
-def lookup(keys: Words) -> Lookup:
-    """Tables for keys in ascending order, repeated ones too; about 30 bytes a key in all."""
-    pages = max(1, (2 * len(keys)).bit_length())
-    first = np.searchsorted(keys, np.arange(1 << pages, dtype=np.uint64) << np.uint64(64 - pages))
-    width = max(6, (BITS_PER_KEY * len(keys)).bit_length())
-    narrow = np.uint64(64 - width)
-    places = np.unique(keys >> narrow)
-    bits = np.zeros((1 << width) // 64, np.uint64)
-    np.bitwise_or.at(bits, (places >> np.uint64(6)).astype(np.int64), _bit(places))
-    ends = np.append(first, len(keys)).astype(np.int64)
-    return Lookup(keys, ends, np.uint64(64 - pages), bits, narrow)
+    def __init__(self, keys: Words) -> None:
+        self.keys = np.ascontiguousarray(keys, np.uint64)
+        pages = max(1, (2 * len(keys)).bit_length())
+        heads = np.arange(1 << pages, dtype=np.uint64) << np.uint64(64 - pages)
+        self._first = np.append(np.searchsorted(keys, heads), len(keys)).astype(np.int64)
+        width = max(6, (BITS_PER_KEY * len(keys)).bit_length())
+        places = np.unique(keys >> np.uint64(64 - width))
+        self._bits = np.zeros((1 << width) // 64, np.uint64)
+        np.bitwise_or.at(self._bits, (places >> np.uint64(6)).astype(np.int64), _bit(places))
+        addresses = [a.ctypes.data for a in (self.keys, self._first, self._bits)]
+        self.fields = np.array([*addresses, 64 - pages, 64 - width, len(keys)], np.uint64)
 
 
 def _bit(places: Words) -> Words:
@@ -73,7 +69,7 @@ def gram_places(texts: pa.Array, words: int) -> Grams:
     offsets, counts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts), np.int64)
     room, base = most_words(starts, ends), powers(2 * words)
     compiled.places_of_grams(
-        data, starts, ends, *tables(), 2 * words, base, room, hashes, places, offsets, counts
+        data, starts, ends, tables(), 2 * words, base, room, hashes, places, offsets, counts
     )
     used = offsets[-1]
     return Grams(hashes[:used].copy(), places[:used].copy(), offsets, counts)
@@ -109,8 +105,8 @@ def overlaps(
         while done < len(chunk):
             begun = done
             done, used = compiled.find_overlaps(
-                data, starts, ends, *tables(), base, room, 2 * words, tuple(grams),
-                2 * short_words, tuple(shorts), short_counts, short_hashes, tuple(tinies), done, hits,
+                data, starts, ends, tables(), base, room, 2 * words, grams.fields,
+                2 * short_words, shorts.fields, short_counts, short_hashes, tinies.fields, done, hits,
             )  # fmt: skip
             part = hits[:used].copy()
             part[:, 0] += row

@@ -1,8 +1,9 @@
 """Compiled: which n-grams of texts are in a sorted list of hashes.
 
-A lookup is a tuple (keys, first, shift, bits, narrow): `keys` uint64, ascending; keys[first[p]:first[p + 1]]
-are those whose high bits, key >> shift, are p; `bits` has a bit for each key's value key >> narrow, so
-that a hash which is not there costs one read of a small table. Time is linear in the bytes.
+A lookup is the address of six numbers (`finding.Lookup`): those of `keys`, `first` and `bits`, two shifts
+and the number of keys. `keys` uint64 ascend; keys[first[p]:first[p + 1]] are those whose high bits, key >>
+shift, are p; `bits` has a bit for each key's value key >> narrow, so that a hash which is not there costs
+one read of a small table. Time is linear in the bytes.
 """
 
 from __future__ import annotations
@@ -12,37 +13,38 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from kernels.matching.memory import get8, get64
 from kernels.minhash.scan import words_of_text
 from kernels.minhash.sketching import BASE, mix
 
 Array = Any
 Int = Any
 Word = Any
-Lookup = Any
 
 U0, U1, U6, LOW6 = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(63)
 
 
-@njit(nogil=True, inline="always")
-def find(lookup: Lookup, key: Word) -> Int:
+@njit(nogil=True)
+def find(lookup: Int, key: Word) -> Int:
     """Where a key first stands, or -1."""
-    keys, first, shift, bits, narrow = lookup
-    bit = key >> narrow
-    if bits[np.int64(bit >> U6)] >> (bit & LOW6) & U1 == U0:
+    bit = key >> get64(lookup, 4)
+    page = get64(np.int64(get64(lookup, 2)), np.int64(bit >> U6))
+    if page >> (bit & LOW6) & U1 == U0:
         return -1
-    page = np.int64(key >> shift)
-    for at in range(first[page], first[page + 1]):
-        if keys[at] == key:
+    keys, first = np.int64(get64(lookup, 0)), np.int64(get64(lookup, 1))
+    head = np.int64(key >> get64(lookup, 3))
+    for at in range(np.int64(get64(first, head)), np.int64(get64(first, head + 1))):
+        if get64(keys, at) == key:
             return at
     return -1
 
 
 @njit(nogil=True)
-def hash_of(words: Array, start: Int, stop: Int) -> Word:
-    """The hash of consecutive words."""
+def hash_of(words: Int, start: Int, stop: Int) -> Word:
+    """The hash of consecutive words, whose hashes are at an address."""
     h = U0
     for i in range(start, stop):
-        h = h * BASE + words[i]
+        h = h * BASE + get64(words, i)
     return mix(h)
 
 
@@ -51,9 +53,7 @@ def places_of_grams(
     data: Array,
     begins: Array,
     ends: Array,
-    plain: Array,
-    starts: Array,
-    entries: Array,
+    tables: Array,
     need: Int,
     powers: Array,
     room: Int,
@@ -65,31 +65,33 @@ def places_of_grams(
     """As `scan.shingles_of_texts`, and places int64 [., 2]: bytes of the text at which an n-gram
     begins and ends. counts[r] is the number of words of a text that has no n-gram, else 0."""
     words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    froms, tos = np.empty(room, np.int64), np.empty(room, np.int64)
+    froms, tos = np.empty(room, np.int32), np.empty(room, np.int32)
+    word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
+    begin_at, end_at, power = froms.ctypes.data, tos.ctypes.data, powers.ctypes.data
     used = 0
     offsets[0] = 0
     for r in range(begins.shape[0]):
         count = words_of_text(
-            data, begins[r], ends[r], plain, starts, entries, words, weights, froms, tos
+            data.ctypes.data, begins[r], ends[r], chars, word, weight, begin_at, end_at
         )
         begin = used
-        start = stop = total = 0
+        start, stop, total = 0, 0, 0
         h = U0
         while True:
             while total < need and stop < count:
-                h = h * BASE + words[stop]
-                total += np.int64(weights[stop])
+                h = h * BASE + get64(word, stop)
+                total += get8(weight, stop)
                 stop += 1
             if total < need and (used > begin or count == 0):
                 break
             hashes[used] = mix(h)
-            places[used, 0], places[used, 1] = froms[start] - begins[r], tos[stop - 1] - begins[r]
+            places[used, 0], places[used, 1] = froms[start], tos[stop - 1]
             used += 1
             if total < need:
                 counts[r] = count
                 break
-            h -= words[start] * powers[stop - start - 1]
-            total -= np.int64(weights[start])
+            h -= get64(word, start) * get64(power, stop - start - 1)
+            total -= get8(weight, start)
             start += 1
         offsets[r + 1] = used
 
@@ -99,18 +101,16 @@ def find_overlaps(
     data: Array,
     begins: Array,
     ends: Array,
-    plain: Array,
-    starts: Array,
-    entries: Array,
+    tables: Array,
     powers: Array,
     room: Int,
     need: Int,
-    grams: Lookup,
+    grams: Array,
     short_need: Int,
-    shorts: Lookup,
+    shorts: Array,
     short_counts: Array,
     short_hashes: Array,
-    tinies: Lookup,
+    tinies: Array,
     row: Int,
     hits: Array,
 ) -> tuple[Int, Int]:
@@ -122,55 +122,58 @@ def find_overlaps(
     Returns (rows done, hits); with rows left, hits has no room for those of the next.
     """
     words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    froms, tos = np.empty(room, np.int64), np.empty(room, np.int64)
-    some_shorts, some_tinies = len(shorts[0]) > 0, len(tinies[0]) > 0
-    used = 0
+    froms, tos = np.empty(room, np.int32), np.empty(room, np.int32)
+    word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
+    begin_at, end_at, power = froms.ctypes.data, tos.ctypes.data, powers.ctypes.data
+    short_keys, shorts_end = np.int64(shorts[0]), np.int64(shorts[5])
+    some_tinies = tinies[5] > U0
+    lookups = (grams.ctypes.data, shorts.ctypes.data)
+    used: Int = 0
     while row < begins.shape[0]:
-        begin = begins[row]
         count = words_of_text(
-            data, begin, ends[row], plain, starts, entries, words, weights, froms, tos
+            data.ctypes.data, begins[row], ends[row], chars, word, weight, begin_at, end_at
         )
         before = used
         for kind in range(2):
-            if kind == 1 and not some_shorts:
+            if kind == 1 and shorts_end == 0:
                 break
             least = need if kind == 0 else short_need
-            start = stop = total = 0
+            start, stop, total = 0, 0, 0
             h = U0
             while True:
                 while total < least and stop < count:
-                    h = h * BASE + words[stop]
-                    total += np.int64(weights[stop])
+                    h = h * BASE + get64(word, stop)
+                    total += get8(weight, stop)
                     stop += 1
                 if total < least:
                     break
                 key = mix(h)
-                at = find(grams, key) if kind == 0 else find(shorts, key)
+                at = find(lookups[kind], key)
                 while at >= 0:
                     end = stop
                     same = True
                     if kind == 1:
                         end = start + short_counts[at]
-                        same = end <= count and hash_of(words, start, end) == short_hashes[at]
+                        same = end <= count and hash_of(word, start, end) == short_hashes[at]
                     if same:
                         if used == hits.shape[0]:
                             return row, before
                         hits[used, 0], hits[used, 1], hits[used, 2] = row, kind, at
-                        hits[used, 3], hits[used, 4] = froms[start] - begin, tos[end - 1] - begin
+                        hits[used, 3], hits[used, 4] = froms[start], tos[end - 1]
                         used += 1
                     at += 1
-                    if kind == 0 or at == len(shorts[0]) or shorts[0][at] != key:
+                    if kind == 0 or at == shorts_end or get64(short_keys, at) != key:
                         break
-                h -= words[start] * powers[stop - start - 1]
-                total -= np.int64(weights[start])
+                h -= get64(word, start) * get64(power, stop - start - 1)
+                total -= get8(weight, start)
                 start += 1
             if start == 0 and count > 0 and kind == 0 and total < short_need and some_tinies:
-                at = find(tinies, mix(h))
+                at = find(tinies.ctypes.data, mix(h))
                 if at >= 0:
                     if used == hits.shape[0]:
                         return row, before
                     hits[used, 0], hits[used, 1], hits[used, 2] = row, 2, at
-                    hits[used, 3], hits[used, 4] = froms[0] - begin, tos[count - 1] - begin
+                    hits[used, 3], hits[used, 4] = froms[0], tos[count - 1]
                     used += 1
         row += 1
     return row, used

@@ -70,8 +70,8 @@ def sketch(hashes: Sequence[int], slots: int, seed: int) -> list[int]:
     add, factor, *own = parameters(slots, seed)
     found = [EMPTY] * slots
     for x in hashes:
-        thrown = ((x ^ add) * factor & MASK) * slots
-        slot, value = thrown >> 64, (thrown & MASK) >> 33
+        thrown = (x ^ add) * factor & MASK
+        slot, value = (thrown >> 32) * slots >> 32, (thrown & 0xFFFFFFFF) >> 1
         found[slot] = min(found[slot], value)
     for slot in range(slots if hashes else 0):
         if found[slot] == EMPTY:

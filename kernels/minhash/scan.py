@@ -1,7 +1,7 @@
 """Compiled: UTF-8 texts to hashes of their n-grams. `words` and `reference` are the definition.
 
 Letters are packed by eights of bytes and hashed when eight are there or a word ends; no byte is
-copied. Time is linear in the bytes; work space is 9 bytes for each two of the longest text's.
+copied. Time is linear in the bytes; work space is 9 to 21 bytes for each two of the longest text's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from kernels.matching.classes import CODE_POINTS
+from kernels.matching.memory import get8, get32, get64, put8, put32, put64
 from kernels.minhash.reference import MULTIPLIER as MULTIPLIER_
-from kernels.minhash.sketching import BASE, mix, sketch_set
+from kernels.minhash.sketching import BASE, BLOCK, LANES, mix, sketch_set
 from kernels.minhash.words import LENGTH_SHIFT, SPACE, UNSPACED
 
 Array = Any
@@ -35,30 +37,22 @@ def fold_in(h: Word, chunk: Word) -> Word:
 
 @njit(nogil=True)
 def words_of_text(
-    data: Array,
-    at: Int,
-    stop: Int,
-    plain: Array,
-    starts: Array,
-    entries: Array,
-    words: Array,
-    weights: Array,
-    begins: Array,
-    ends: Array,
+    data: Int, at: Int, stop: Int, tables: Int, words: Int, weights: Int, begins: Int, ends: Int
 ) -> Int:
-    """Hashes and weights of the words in data[at:stop]; returns their number.
+    """Hashes and weights of the words in bytes [at, stop) of data; returns their number.
 
-    `plain` uint8 [256] has the folded character of an ASCII letter or digit and 0 for all other
-    bytes; `starts` and `entries` are `words.tables`. `words` uint64 and `weights` uint8 have room for
-    (stop - at) // 2 + 1; `begins` and `ends` int64 as well, or none if positions are not wanted. Bytes
-    that are no UTF-8 are dropped.
+    `words` (uint64), `weights` (uint8), `begins` and `ends` (int32, from `at`) are addresses of room for
+    (stop - at) // 2 + 1 numbers; begins is 0 if places are not wanted. `tables` is the address of three:
+    `plain` uint8 [256], the folded character of an ASCII letter or digit and 0 for all other bytes,
+    and those of `words.tables`. Bytes that are no UTF-8 are dropped.
     """
-    positions = begins.shape[0] > 0
-    count = 0
+    plain, starts = np.int64(get64(tables, 0)), np.int64(get64(tables, 1))
+    entries, origin = np.int64(get64(tables, 2)), at
+    count: Int = 0
     begin = end = at
     h, chunk, shift, size = U0, U0, U0, U0
     while at < stop:
-        letter = plain[data[at]]
+        letter = get8(plain, get8(data, at))
         if letter != 0:
             if size == U0:
                 begin = at
@@ -72,17 +66,17 @@ def words_of_text(
                     chunk, shift = U0, U0
                 if at == stop:
                     break
-                letter = plain[data[at]]
+                letter = get8(plain, get8(data, at))
                 if letter == 0:
                     break
             end = at
             if at == stop:
                 break
         here = at
-        point = np.int64(data[at])
+        point = get8(data, at)
         at += 1
-        more = 0
         if point >= 0x80:
+            more = 0
             if point >= 0xF0:
                 point, more = point & 7, 3
             elif point >= 0xE0:
@@ -91,29 +85,33 @@ def words_of_text(
                 point, more = point & 31, 1
             else:
                 continue
-            while more > 0 and at < stop and data[at] & 0xC0 == 0x80:
-                point = point << 6 | np.int64(data[at] & 0x3F)
+            while more > 0 and at < stop and get8(data, at) & 0xC0 == 0x80:
+                point = point << 6 | get8(data, at) & 0x3F
                 at += 1
                 more -= 1
-            if more > 0 or point >= 0x110000:
+            if more > 0 or point >= CODE_POINTS:
                 continue
-        entry = entries[starts[point >> 8] + (point & 255)]
+        entry = get64(entries, get32(starts, point >> 8) + (point & 255))
         if entry == U0:
             continue
         alone = entry & FLAG_UNSPACED != U0
         if (alone or entry & FLAG_SPACE != U0) and size != U0:
             if shift != U0:
                 h = fold_in(h, chunk)
-            words[count], weights[count] = mix(h ^ size), 2
-            if positions:
-                begins[count], ends[count] = begin, end
+            put64(words, count, mix(h ^ size))
+            put8(weights, count, 2)
+            if begins != 0:
+                put32(begins, count, begin - origin)
+                put32(ends, count, end - origin)
             count += 1
             h, chunk, shift, size = U0, U0, U0, U0
         value, width = entry & LOW, (entry >> LENGTH) & LENGTH_MASK
         if alone:
-            words[count], weights[count] = mix(fold_in(U0, value) ^ width), 1
-            if positions:
-                begins[count], ends[count] = here, at
+            put64(words, count, mix(fold_in(U0, value) ^ width))
+            put8(weights, count, 1)
+            if begins != 0:
+                put32(begins, count, here - origin)
+                put32(ends, count, at - origin)
             count += 1
         elif width != U0:
             if size == U0:
@@ -129,38 +127,41 @@ def words_of_text(
     if size != U0:
         if shift != U0:
             h = fold_in(h, chunk)
-        words[count], weights[count] = mix(h ^ size), 2
-        if positions:
-            begins[count], ends[count] = begin, end
+        put64(words, count, mix(h ^ size))
+        put8(weights, count, 2)
+        if begins != 0:
+            put32(begins, count, begin - origin)
+            put32(ends, count, end - origin)
         count += 1
     return count
 
 
 @njit(nogil=True)
 def grams_of_words(
-    words: Array, weights: Array, count: Int, need: Int, powers: Array, out: Array, used: Int
+    words: Int, weights: Int, count: Int, need: Int, powers: Int, out: Int, used: Int
 ) -> Int:
     """Write the hashes of n-grams of `count` words from out[used] on; returns the end.
 
-    `need` is 2n, `powers` uint64 [2n] are those of `BASE`. Fewer words than an n-gram give one hash.
+    All but numbers are addresses. `need` is 2n, `powers` uint64 [2n] are those of `BASE`. Fewer words
+    than an n-gram give one hash.
     """
     first = used
-    start = stop = total = 0
+    start, stop, total = 0, 0, 0
     h = U0
     while True:
         while total < need and stop < count:
-            h = h * BASE + words[stop]
-            total += np.int64(weights[stop])
+            h = h * BASE + get64(words, stop)
+            total += get8(weights, stop)
             stop += 1
         if total < need:
             break
-        out[used] = mix(h)
+        put64(out, used, mix(h))
         used += 1
-        h -= words[start] * powers[stop - start - 1]
-        total -= np.int64(weights[start])
+        h -= get64(words, start) * get64(powers, stop - start - 1)
+        total -= get8(weights, start)
         start += 1
     if used == first and count > 0:
-        out[used] = mix(h)
+        put64(out, used, mix(h))
         used += 1
     return used
 
@@ -170,9 +171,7 @@ def shingles_of_texts(
     data: Array,
     begins: Array,
     ends: Array,
-    plain: Array,
-    starts: Array,
-    entries: Array,
+    tables: Array,
     need: Int,
     powers: Array,
     room: Int,
@@ -184,14 +183,12 @@ def shingles_of_texts(
     `room` is the most words that a text can have; `offsets` int64 [n + 1], written here.
     """
     words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    nowhere = np.empty(0, np.int64)
-    used = 0
+    word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
+    used: Int = 0
     offsets[0] = 0
     for r in range(begins.shape[0]):
-        count = words_of_text(
-            data, begins[r], ends[r], plain, starts, entries, words, weights, nowhere, nowhere
-        )
-        used = grams_of_words(words, weights, count, need, powers, out, used)
+        count = words_of_text(data.ctypes.data, begins[r], ends[r], chars, word, weight, 0, 0)
+        used = grams_of_words(word, weight, count, need, powers.ctypes.data, out.ctypes.data, used)
         offsets[r + 1] = used
 
 
@@ -200,22 +197,30 @@ def sketch_texts(
     data: Array,
     begins: Array,
     ends: Array,
-    plain: Array,
-    starts: Array,
-    entries: Array,
+    tables: Array,
     need: Int,
     powers: Array,
     room: Int,
     numbers: Array,
     out: Array,
 ) -> None:
-    """`shingles_of_texts` and `sketching.sketch_rows` at once, text by text, so that all stays in cache."""
+    """`shingles_of_texts` and `sketching.sketch_rows` at once, text by text, so that all stays in
+    cache."""
     words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
     hashes, folded = np.empty(room, np.uint64), np.empty(room, np.uint32)
-    nowhere = np.empty(0, np.int64)
+    word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
+    slots = out.shape[1]
+    thrown, rest = np.empty(BLOCK, np.uint64), np.empty((4, slots + LANES), np.uint32)
     for r in range(begins.shape[0]):
-        count = words_of_text(
-            data, begins[r], ends[r], plain, starts, entries, words, weights, nowhere, nowhere
+        count = words_of_text(data.ctypes.data, begins[r], ends[r], chars, word, weight, 0, 0)
+        used = grams_of_words(word, weight, count, need, powers.ctypes.data, hashes.ctypes.data, 0)
+        sketch_set(
+            hashes.ctypes.data,
+            used,
+            slots,
+            numbers.ctypes.data,
+            thrown,
+            rest,
+            folded.ctypes.data,
+            out.ctypes.data + 4 * slots * r,
         )
-        used = grams_of_words(words, weights, count, need, powers, hashes, 0)
-        sketch_set(hashes, 0, used, numbers, folded, out, r)

@@ -1,8 +1,9 @@
 """Compiled: sketches of sets of hashes, and hashes of their bands. `reference` is the definition.
 
-Per n-gram one multiplication to mix and one of 128 bits, whose high half is the slot and whose low
-half the value; no branch depends on data. Slots that stay empty, which takes fewer than about ten
-n-grams a slot, cost one pass over the n-grams each, in vectors of 32-bit numbers.
+Per n-gram two multiplications, in vectors, and one read and write of a slot; no branch depends on
+data. Slots that stay empty, which takes fewer than some ten n-grams a slot, cost a pass over the
+n-grams for every `LANES` of them. Arrays are indexed by unsigned numbers or addresses throughout:
+numba's test for negative indices keeps loops from being made into vectors.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.matching.memory import get32, get64, put32
 from kernels.minhash.reference import BASE as BASE_
 from kernels.minhash.reference import EMPTY as EMPTY_
 from kernels.minhash.reference import MIX_1 as MIX_1_
@@ -25,20 +28,43 @@ Int = Any
 Word = Any
 
 BASE, MIX_1, MIX_2 = np.uint64(BASE_), np.uint64(MIX_1_), np.uint64(MIX_2_)
-EMPTY, OWN, ONE = np.uint32(EMPTY_), np.uint32(OWN_), np.uint32(1)
-U33 = np.uint64(33)
+OWN, ONE = np.uint32(OWN_), np.uint32(1)
+U1, U32, U33 = np.uint64(1), np.uint64(32), np.uint64(33)
+LOW_ = EMPTY_
+LOW = np.uint64(LOW_)
+HIGH = ~LOW
+BLOCK = 256
+"""Hashes that are multiplied together, in vectors, before they are thrown one by one."""
+LANES = 16
+"""Slots whose own hash functions are computed at once: a vector of 512 bits, or parts of it."""
 
 
 @intrinsic
-def high_product(typingctx: Any, a: Any, b: Any) -> Any:
-    """The high 64 bits of the product of two uint64."""
+def least_of(typingctx: Any, items: Any, count: Any, factors: Any, adds: Any, out: Any) -> Any:
+    """out[l] = the least items[i] * factors[l] + adds[l] modulo 2^32 over i < count, for `LANES` lanes l
+    at once; all but the count are addresses of uint32."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
-        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+        lane = ir.IntType(32)
+        lanes = ir.VectorType(lane, LANES)
+        items, count, *others = args
+        items = builder.inttoptr(items, lane.as_pointer())
+        factors, adds, out = (builder.inttoptr(other, lanes.as_pointer()) for other in others)
+        factor, add = builder.load(factors, align=4), builder.load(adds, align=4)
+        least = cgutils.alloca_once_value(builder, ir.Constant(lanes, [EMPTY_] * LANES))
+        spread = ir.Constant(lanes, [0] * LANES)
+        with cgutils.for_range(builder, count) as loop:
+            item = builder.load(builder.gep(items, [loop.index]))
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), item, lane(0))
+            value = builder.add(builder.mul(builder.shuffle_vector(one, one, spread), factor), add)
+            here = builder.load(least)
+            smaller = builder.icmp_unsigned("<", value, here)
+            builder.store(builder.select(smaller, value, here), least)
+        builder.store(builder.load(least), out, align=4)
+        return context.get_dummy_value()
 
-    return types.uint64(types.uint64, types.uint64), codegen
+    word = types.int64
+    return types.none(word, word, word, word, word), codegen
 
 
 @njit(nogil=True, inline="always")
@@ -51,47 +77,78 @@ def mix(x: Word) -> Word:
 
 @njit(nogil=True)
 def sketch_set(
-    hashes: Array, start: Int, stop: Int, numbers: Array, room: Array, out: Array, row: Int
+    hashes: Int,
+    count: Int,
+    slots: Int,
+    numbers: Int,
+    thrown: Array,
+    rest: Array,
+    room: Int,
+    out: Int,
 ) -> None:
-    """Sketch hashes[start:stop] into out[row]; `room` is uint32 of at least stop - start."""
-    slots = out.shape[1]
-    count = np.uint64(slots)
-    add, factor = numbers[0], numbers[1]
+    """Sketch `count` hashes into `slots` numbers at the address `out`.
+
+    `thrown` uint64 [BLOCK], `rest` uint32 [4, at least slots + LANES] and `room`, the address of `count`
+    uint32, are work space. `numbers` is the address of `reference.parameters`.
+    """
     for slot in range(slots):
-        out[row, slot] = EMPTY
-    for i in range(start, stop):
-        y = (hashes[i] ^ add) * factor
-        value = np.uint32((y * count) >> U33)
-        slot = np.int64(high_product(y, count))
-        here = out[row, slot]
-        out[row, slot] = value if value < here else here
-    if stop == start:
+        put32(out, slot, EMPTY_)
+    if count == 0:
         return
-    held = False
-    for slot in range(slots):
-        if out[row, slot] != EMPTY:
-            continue
-        if not held:
-            for i in range(start, stop):
-                room[i - start] = np.uint32(hashes[i])
-            held = True
-        own_add, own_factor = np.uint32(numbers[2 + 2 * slot]), np.uint32(numbers[3 + 2 * slot])
-        least = EMPTY
-        for i in range(stop - start):
-            value = np.uint32(room[i] * own_factor + own_add)
-            least = value if value < least else least
-        out[row, slot] = OWN | (least >> ONE)
+    add, factor, spread = get64(numbers, 0), get64(numbers, 1), np.uint64(np.uint32(slots))
+    for first in range(0, count, BLOCK):
+        block = min(BLOCK, count - first)
+        for i in range(np.uint64(block)):
+            y = (get64(hashes, first + np.int64(i)) ^ add) * factor
+            thrown[i] = ((y >> U32) * spread & HIGH) | ((y & LOW) >> U1)
+        for i in range(np.uint64(block)):
+            y = thrown[i]
+            slot = np.int64(y >> U32)
+            value = np.int64(y & LOW)
+            here = get32(out, slot) & LOW_
+            put32(out, slot, value if value < here else here)
+    empty: Int = 0
+    for slot in range(np.uint64(slots)):
+        rest[0, empty] = slot
+        rest[1, empty] = get64(numbers, 3 + 2 * np.int64(slot))
+        rest[2, empty] = get64(numbers, 2 + 2 * np.int64(slot))
+        empty += np.int64(get32(out, np.int64(slot)) == -1)
+    if empty == 0:
+        return
+    for i in range(count):
+        put32(room, i, np.int64(get64(hashes, i)))
+    base, row = rest.ctypes.data, 4 * rest.shape[1]
+    for first in range(0, empty, LANES):
+        at = base + 4 * first
+        least_of(room, count, at + row, at + 2 * row, at + 3 * row)
+    for i in range(empty):
+        put32(out, np.int64(rest[0, i]), np.int64(OWN | (rest[3, i] >> ONE)))
 
 
 @njit(cache=True, nogil=True)
-def sketch_rows(hashes: Array, offsets: Array, numbers: Array, room: Array, out: Array) -> None:
+def sketch_rows(hashes: Array, offsets: Array, numbers: Array, out: Array) -> None:
     """out[r] (uint32 [n, slots]) is the sketch of hashes[offsets[r]:offsets[r + 1]] (uint64).
 
-    `offsets` int64 [n + 1], `numbers` uint64 [2 slots + 2] as in `reference.parameters`, `room` uint32
-    [the most hashes of a row]. A row without hashes is `EMPTY` in all slots.
+    `offsets` int64 [n + 1] within the hashes, `numbers` uint64 [2 slots + 2] as in
+    `reference.parameters`. A row without hashes is `EMPTY` in all slots.
     """
+    slots = out.shape[1]
+    most: Int = 0
     for row in range(out.shape[0]):
-        sketch_set(hashes, offsets[row], offsets[row + 1], numbers, room, out, row)
+        most = max(most, offsets[row + 1] - offsets[row])
+    thrown, rest = np.empty(BLOCK, np.uint64), np.empty((4, slots + LANES), np.uint32)
+    room = np.empty(most, np.uint32)
+    for row in range(out.shape[0]):
+        sketch_set(
+            hashes.ctypes.data + 8 * offsets[row],
+            offsets[row + 1] - offsets[row],
+            slots,
+            numbers.ctypes.data,
+            thrown,
+            rest,
+            room.ctypes.data,
+            out.ctypes.data + 4 * slots * row,
+        )
 
 
 @njit(cache=True, nogil=True)
