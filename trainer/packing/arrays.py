@@ -73,6 +73,6 @@ def arrays(tokens: npt.NDArray[Any], parts: Parts, length: int, document_mask: b
         positions = np.concatenate([line[:size] for size in sizes.tolist()]).reshape(-1, length)
     else:
         ordinal = np.zeros(len(row), np.int64)
-        positions = np.tile(np.arange(length), (len(ids), 1))
+        positions = np.broadcast_to(np.arange(length), inputs.shape).copy()
     segments = np.repeat(np.where(padding, -1, ordinal).astype(np.int32), sizes)
     return Arrays(inputs, labels, positions, segments.reshape(-1, length))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from trainer.order import permutation
 from trainer.packing import cache
 from trainer.packing.lengths import FORMAT, Lengths, Numbers
-from trainer.packing.parts import Parts, Recent, ranges, windows_of
+from trainer.packing.parts import Parts, Recent, following, ranges, windows_of
 
 
 def pack(lengths: Numbers, room: int) -> Numbers:
@@ -132,7 +132,8 @@ class BestFit:
         self.window = window
         self._name = digest
         self._seed = seed
-        self._groups = np.flatnonzero(lengths.tokens[:, code])
+        groups = np.flatnonzero(lengths.tokens[:, code])
+        self._permuted = groups[permutation(digest, seed, 0, "packed groups", 0, len(groups))]
         facts = {
             "format": FORMAT,
             "dataset": digest,
@@ -154,7 +155,7 @@ class BestFit:
 
     def parts(self, epoch: int, sequences: Numbers) -> Parts:
         """Return the parts of sequences: T tokens at most, and one more of a document that goes on."""
-        order, starts = self._epochs.get_or((epoch, 0), lambda: self._windows_in(epoch))
+        order, starts = self._windows_in(epoch)
         found = []
         for at, which in windows_of(sequences, sequences + 1, starts):
             number = int(order[at])
@@ -173,8 +174,19 @@ class BestFit:
             )
         return Parts.joined(found)
 
+    def following(self, epoch: int, sequence: int) -> tuple[int, int] | None:
+        """Return epoch and window that come next, if a sequence is far enough in its own."""
+        return following(epoch, sequence, self._windows_in(epoch)[1])
+
+    def row_groups(self, epoch: int, window: int) -> Numbers:
+        """Return the row groups of a window."""
+        return self._packed_groups(int(self._windows_in(epoch)[0][window]))
+
     def _windows_in(self, epoch: int) -> tuple[Numbers, Numbers]:
         """Windows of an epoch in order, and the sequences before each."""
+        return self._epochs.get_or((epoch, 0), lambda: self._order_of(epoch))
+
+    def _order_of(self, epoch: int) -> tuple[Numbers, Numbers]:
         sizes = np.diff(self._before)
         order = permutation(self._name, self._seed, epoch, "packed windows", 0, len(sizes))
         return order, np.concatenate([[0], np.cumsum(sizes[order])])
@@ -191,17 +203,15 @@ class BestFit:
         return self._windows.get_or((0, number), lambda: self._opened(number))
 
     def _opened(self, number: int) -> _Window:
-        groups = self._packed_groups()[number * self.window :][: self.window]
+        groups = self._packed_groups(number)
         pieces = _Pieces.of(self.lengths, groups, self.code, self.length)
         order = self._order[self._pieces_before[number] : self._pieces_before[number + 1]]
         ends = self._ends[self._before[number] : self._before[number + 1]]
         return _Window(pieces, order.astype(np.int64), np.concatenate([[0], ends.astype(np.int64)]))
 
-    def _packed_groups(self) -> Numbers:
-        """Row groups in the order in which windows are made of them: that of no epoch."""
-        return self._groups[
-            permutation(self._name, self._seed, 0, "packed groups", 0, len(self._groups))
-        ]
+    def _packed_groups(self, number: int) -> Numbers:
+        """Row groups of a window: of an order that is no epoch's."""
+        return self._permuted[number * self.window :][: self.window]
 
     def _build(self, folder: Path) -> None:
         counts = []
@@ -214,9 +224,8 @@ class BestFit:
 
     def _packed(self) -> Iterator[tuple[Numbers, Numbers]]:
         """Of each window, its pieces sequence by sequence, and where each sequence ends in them."""
-        groups = self._packed_groups()
-        for first in range(0, len(groups), self.window):
-            window = groups[first : first + self.window]
-            pieces = _Pieces.of(self.lengths, window, self.code, self.length)
+        for number in range(-(-len(self._permuted) // self.window)):
+            groups = self._packed_groups(number)
+            pieces = _Pieces.of(self.lengths, groups, self.code, self.length)
             sequence = pack(pieces.length, self.length)
             yield np.argsort(sequence, kind="stable"), np.cumsum(np.bincount(sequence))

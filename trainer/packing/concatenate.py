@@ -19,7 +19,7 @@ import numpy as np
 from schemas.errors import UsageError
 from trainer.order import permutation
 from trainer.packing.lengths import Lengths, Numbers
-from trainer.packing.parts import Parts, Recent, windows_of
+from trainer.packing.parts import Parts, Recent, following, windows_of
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ class Concatenated:
             )
         return Parts.joined(found)
 
+    def following(self, epoch: int, sequence: int) -> tuple[int, int] | None:
+        """Return epoch and window that come next, if a sequence is far enough in its own."""
+        return following(epoch, sequence * self.length, self._epoch(epoch).starts)
+
+    def row_groups(self, epoch: int, window: int) -> Numbers:
+        """Return the row groups of a window."""
+        return self._epoch(epoch).groups[window * self.window :][: self.window]
+
     def _epoch(self, epoch: int) -> _Epoch:
         return self._epochs.get_or((epoch, 0), lambda: self._order(epoch))
 
@@ -97,7 +105,7 @@ class Concatenated:
         return self._windows.get_or((epoch, window), lambda: self._documents(epoch, window))
 
     def _documents(self, epoch: int, window: int) -> _Window:
-        groups = self._epoch(epoch).groups[window * self.window :][: self.window]
+        groups = self.row_groups(epoch, window)
         group, row, length = self.lengths.of_groups(groups, self.code)
         order = permutation(self._name, self._seed, epoch, "token documents", window, len(length))
         return _Window(group[order], row[order], np.concatenate([[0], np.cumsum(length[order])]))

@@ -34,7 +34,7 @@ def documents(dataset: Dataset, split: str = VALIDATION) -> Iterator[Document]:
     for number in np.flatnonzero(lengths.tokens[:, code]):
         at = np.array([number])
         _, rows, _ = lengths.of_groups(at, code)
-        tokens = groups.documents(at)[int(number)]
+        tokens = groups.documents([int(number)])[int(number)]
         names = dataset.read_row_group(
             int(lengths.shard[number]), int(lengths.group[number]), ["doc_id", "source"]
         )

@@ -132,7 +132,9 @@ class Mixture:
 
     def locate(self, sequences: Numbers) -> tuple[Numbers, Numbers]:
         """Return the source of each sequence, and how many of that source come before: int64[n] each."""
-        source, ordinal = np.empty(len(sequences), np.int64), np.empty(len(sequences), np.int64)
+        if self.sources == 1:
+            return np.zeros_like(sequences), sequences
+        source, ordinal = np.empty_like(sequences), np.empty_like(sequences)
         number = np.searchsorted(self._starts, sequences, side="right") - 1
         for p in np.unique(number).tolist():
             here = np.flatnonzero(number == p)

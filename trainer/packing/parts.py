@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -40,14 +39,14 @@ class Parts:
     @classmethod
     def joined(cls, parts: list[Parts]) -> Parts:
         """Put parts together; sequences go in order, and parts of one stay in theirs."""
+        if len(parts) == 1:
+            return parts[0]
         columns = [
             np.concatenate([np.empty(0, np.int64), *(getattr(p, name) for p in parts)])
             for name in ("sequence", "group", "row", "start", "length")
         ]
-        if len(parts) > 1:
-            order = np.argsort(columns[0], kind="stable")
-            columns = [column[order] for column in columns]
-        return cls(*columns)
+        order = np.argsort(columns[0], kind="stable")
+        return cls(*(column[order] for column in columns))
 
     def padded(self, sequences: int, length: int) -> Parts:
         """Return the parts of so many sequences with one more where a sequence has less than ``length``
@@ -58,11 +57,25 @@ class Parts:
             - np.bincount(self.sequence, weights=self.length, minlength=sequences).astype(np.int64)
         )
         short = np.flatnonzero(missing)
-        if not len(short):
-            return self
         none = np.zeros(len(short), np.int64)
         pads = Parts(short, np.full(len(short), PADDING), none, none, missing[short])
         return Parts.joined([self, pads])
+
+    def without_padding(self) -> Parts:
+        """Return the parts that are of documents."""
+        here = self.group != PADDING
+        return Parts(*(column[here] for column in vars(self).values()))
+
+    def of_range(self, first: int, end: int, base: int) -> Parts:
+        """Return the parts of the sequences from ``first`` to ``end``, numbered from ``base`` on."""
+        low, high = np.searchsorted(self.sequence, (first, end)).tolist()
+        return Parts(
+            self.sequence[low:high] + (base - first),
+            self.group[low:high],
+            self.row[low:high],
+            self.start[low:high],
+            self.length[low:high],
+        )
 
 
 class Packing(Protocol):
@@ -81,20 +94,17 @@ class Packing(Protocol):
         """Return the parts of sequences (int64[n], 0 to ``sequences`` - 1)."""
         ...
 
+    def following(self, epoch: int, sequence: int) -> tuple[int, int] | None:
+        """Return epoch and window that come next, if a sequence is far enough in its own."""
+        ...
 
-def of_run(packing: Packing, sequences: Numbers) -> Parts:
-    """Return the parts of a run's sequences (int64[n] from 0 on), whose epochs follow one another."""
-    epochs, within = np.divmod(sequences, packing.sequences)
-    found = []
-    for epoch in np.unique(epochs).tolist():
-        here = np.flatnonzero(epochs == epoch)
-        parts = packing.parts(epoch, within[here])
-        found.append(dataclasses.replace(parts, sequence=here[parts.sequence]))
-    return Parts.joined(found)
+    def row_groups(self, epoch: int, window: int) -> Numbers:
+        """Return the row groups of a window."""
+        ...
 
 
 class Recent(OrderedDict[tuple[int, int], T]):
-    """The last few things that were made, by (epoch, window)."""
+    """The last few things that were made, by two numbers such as epoch and window."""
 
     def get_or(self, key: tuple[int, int], make: Callable[[], T]) -> T:
         """Return what was made for a key; makes it if it is not kept."""
@@ -105,6 +115,16 @@ class Recent(OrderedDict[tuple[int, int], T]):
             while len(self) > WINDOWS_HELD:
                 self.popitem(last=False)
         return self[key]
+
+
+def following(epoch: int, at: int, starts: Numbers) -> tuple[int, int] | None:
+    """Return epoch and window that come after the one of ``at``, if a quarter of that one is done: before,
+    loader threads may still read the one before. ``starts``: as in `windows_of`."""
+    window = int(np.searchsorted(starts, at, side="right")) - 1
+    low, high = starts[window : window + 2].tolist()
+    if 4 * (at - low) < high - low:
+        return None
+    return (epoch, window + 1) if window + 2 < len(starts) else (epoch + 1, 0)
 
 
 def ranges(first: Numbers, last: Numbers) -> tuple[Numbers, Numbers]:
@@ -122,6 +142,9 @@ def windows_of(low: Numbers, high: Numbers, starts: Numbers) -> Iterator[tuple[i
     """
     first = np.searchsorted(starts, low, side="right") - 1
     last = np.searchsorted(starts, high, side="left")
+    if len(first) and (only := int(first.min())) == last.max() - 1:
+        yield only, np.arange(len(first))
+        return
     window, which = ranges(first, last)
     order = np.argsort(window, kind="stable")
     window, which = window[order], which[order]

@@ -7,8 +7,11 @@ largest id with the vocabulary.
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +56,10 @@ class Alphabet:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a row group: tokens one after the other, and int64[n + 1] where each begins."""
+    """The documents of a row group: tokens one after the other, and the n + 1 places where each begins."""
 
     tokens: Tokens
-    starts: Numbers
+    starts: list[int]
 
     def __getitem__(self, row: int) -> Tokens:
         """Return the tokens of a document."""
@@ -64,7 +67,10 @@ class Documents:
 
 
 class RowGroups:
-    """The row groups of a dataset, the last ``held`` of which stay in memory. Any number of threads."""
+    """The row groups of a dataset, the last ``held`` of which stay in memory. Any number of threads.
+
+    One thread of its own reads, so that a window can be read while the one before is used.
+    """
 
     def __init__(self, dataset: Dataset, shard: Numbers, group: Numbers, held: int) -> None:
         """``shard``, ``group``: where each row group lies. Errors: InputError, as `Alphabet.of`."""
@@ -74,40 +80,57 @@ class RowGroups:
         self._shard, self._group = shard, group
         self._held = held
         self._shards = Shards(dataset)
-        self._kept: OrderedDict[int, Documents] = OrderedDict()
+        self._kept: OrderedDict[int, Future[Documents]] = OrderedDict()
         self._lock = threading.Lock()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
-    def documents(self, numbers: Numbers) -> dict[int, Documents]:
-        """Return row groups by number. IntegrityError for one that contradicts the manifest."""
-        wanted = np.unique(numbers).tolist()
+    def ahead(self, numbers: Numbers) -> None:
+        """Begin to read row groups that will be asked for."""
         with self._lock:
-            found = {}
-            for number in wanted:
-                if number not in self._kept:
-                    self._kept[number] = self._read(number)
-                self._kept.move_to_end(number)
-                found[number] = self._kept[number]
-                while len(self._kept) > self._held:
-                    self._kept.popitem(last=False)
-        return found
+            for number in numbers.tolist():
+                self._future(number)
+
+    def documents(self, numbers: Iterable[int]) -> dict[int, Documents]:
+        """Return row groups by number. IntegrityError for one that contradicts the manifest."""
+        with self._lock:
+            futures = {number: self._future(number) for number in numbers}
+        return {number: self._result(number, future) for number, future in futures.items()}
 
     def gathered(self, parts: Parts) -> Tokens:
         """Return the tokens of parts, one after the other; 0 where there is padding."""
-        padding = parts.group == PADDING
-        found = self.documents(parts.group[~padding])
-        first = parts.start.copy()
-        tokens: dict[int, Tokens] = {
-            PADDING: np.zeros(int(parts.length[padding].max(initial=0)), self._type())
-        }
-        for number, documents in found.items():
-            here = parts.group == number
-            first[here] += documents.starts[parts.row[here]]
-            tokens[number] = documents.tokens
-        last = first + parts.length
-        cuts = zip(parts.group.tolist(), first.tolist(), last.tolist(), strict=True)
-        return np.concatenate([tokens[g][a:b] for g, a, b in cuts])
+        groups = parts.group.tolist()
+        found = self.documents(set(groups) - {PADDING})
+        if PADDING in groups:
+            longest = int(parts.length[parts.group == PADDING].max())
+            found[PADDING] = Documents(np.zeros(longest, self._type()), [0])
+        lines = zip(
+            groups, parts.row.tolist(), parts.start.tolist(), parts.length.tolist(), strict=True
+        )
+        cuts = [np.empty(0, self._type())]
+        for group, row, start, length in lines:
+            documents = found[group]
+            start += documents.starts[row]
+            cuts.append(documents.tokens[start : start + length])
+        return np.concatenate(cuts)
 
     # -- helpers ---------------------------------------------------------------------------
+
+    def _future(self, number: int) -> Future[Documents]:
+        """The reading of a row group, begun if it is not kept; under the lock."""
+        if number not in self._kept:
+            self._kept[number] = self._reader.submit(self._read, number)
+        self._kept.move_to_end(number)
+        while len(self._kept) > self._held:
+            self._kept.popitem(last=False)
+        return self._kept[number]
+
+    def _result(self, number: int, future: Future[Documents]) -> Documents:
+        try:
+            return future.result()
+        except BaseException:
+            with self._lock:  # what is repaired meanwhile is read again
+                self._kept.pop(number, None)
+            raise
 
     def _type(self) -> np.dtype[Any]:
         return np.dtype(f"<u{self.alphabet.bytes}")
@@ -131,10 +154,10 @@ class RowGroups:
             )
         whole = data[int(ends[0]) : int(ends[-1])] if data is not None else b""
         tokens = np.frombuffer(whole, self._type())
-        found = Documents(tokens, (ends - ends[0]) // width)
+        found = Documents(tokens, ((ends - ends[0]) // width).tolist())
         if len(tokens) and int(tokens.max()) >= self.alphabet.vocabulary:
             at = int(np.argmax(tokens >= self.alphabet.vocabulary))
-            row = int(np.searchsorted(found.starts, at, side="right")) - 1
+            row = bisect.bisect_right(found.starts, at) - 1
             raise IntegrityError(
                 f"{self._named(shard, group, row)} has token {int(tokens[at])}, the vocabulary of its "
                 f"tokenizer ends at {self.alphabet.vocabulary - 1}: build the dataset anew"

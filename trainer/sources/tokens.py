@@ -35,8 +35,9 @@ from trainer.packing.best_fit import BestFit
 from trainer.packing.concatenate import Concatenated
 from trainer.packing.lengths import TRAIN, Lengths
 from trainer.packing.mixture import LARGEST, Mixture
-from trainer.packing.parts import Numbers, Packing, of_run
+from trainer.packing.parts import Numbers, Packing
 from trainer.packing.parts import Parts as Pieces
+from trainer.packing.sequences import Sequences
 from trainer.packing.tokens import Alphabet, RowGroups
 from trainer.protocols import Batch, Parts, Positions
 
@@ -105,14 +106,24 @@ class Settings(_Strict):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Origin:
-    """One dataset of the source."""
+    """One dataset of the source; ``begun``: epoch and window that were last read ahead."""
 
     dataset: Dataset
     lengths: Lengths
     packing: Packing
+    sequences: Sequences
     groups: RowGroups
+    begun: tuple[int, int] | None = None
+
+    def read_ahead(self, ordinal: int) -> None:
+        """Begin to read the window after that of a sequence of the run, when it is time to."""
+        epoch, sequence = divmod(ordinal, self.packing.sequences)
+        window = self.packing.following(epoch, sequence)
+        if window is not None and window != self.begun:
+            self.begun = window
+            self.groups.ahead(self.packing.row_groups(*window))
 
 
 class Tokens:
@@ -184,10 +195,9 @@ class Tokens:
 
         at = np.asarray(positions, np.int64)
         made = []
-        for rows, one, parts in self._parts(at):
-            whole = parts.padded(len(rows), self.sequence)
-            tokens = one.groups.gathered(whole)
-            made.append((rows, arrays(tokens, whole, self.sequence, self.document_mask)))
+        for rows, one, parts in self._parts(at, ahead=True):
+            tokens = one.groups.gathered(parts)
+            made.append((rows, arrays(tokens, parts, self.sequence, self.document_mask)))
         if not made:
             made = [(at, Arrays.none(self.sequence))]
         return {name: torch.from_numpy(a) for name, a in vars(Arrays.joined(made)).items()}
@@ -198,7 +208,8 @@ class Tokens:
         last label included); ``ids``: those of each part's document, which lead to its source."""
         at = np.asarray(positions, np.int64)
         found: list[dict[str, Any]] = [{} for _ in at]
-        for rows, one, parts in self._parts(at):
+        for rows, one, parts in self._parts(at, ahead=False):
+            parts = parts.without_padding()
             names = [name for name in _IDS if name in one.dataset.schema.names]
             ids = _ids(one, parts.group, parts.row, names)
             _, ordinal = self.mixture.locate(at[rows])
@@ -220,8 +231,9 @@ class Tokens:
 
     # -- helpers ---------------------------------------------------------------------------
 
-    def _parts(self, at: Numbers) -> list[tuple[Numbers, _Origin, Pieces]]:
-        """Of each source that has some of the positions: which, the source, and their parts."""
+    def _parts(self, at: Numbers, *, ahead: bool) -> list[tuple[Numbers, _Origin, Pieces]]:
+        """Of each source that has some of the positions: which, the source, and their parts; ``ahead``:
+        begin to read what comes after them."""
         if len(at) and at.min() < 0:
             raise UsageError(f"there is no sample {int(at.min())}: positions start at 0")
         source, ordinal = self.mixture.locate(at)
@@ -230,7 +242,10 @@ class Tokens:
             rows = np.flatnonzero(source == number)
             found.append((rows, self._origins[number], ordinal[rows]))
         with self._lock:
-            return [(rows, one, of_run(one.packing, n)) for rows, one, n in found]
+            if ahead:
+                for _, one, n in found:
+                    one.read_ahead(int(n.max()))
+            return [(rows, one, one.sequences.parts(n)) for rows, one, n in found]
 
 
 def build(settings: Settings, config: RunConfig, parts: Parts) -> Tokens:
@@ -254,7 +269,8 @@ def _origin(path: str, settings: Settings, seed: int) -> _Origin:
         lengths, code, dataset.manifest.digest, seed, settings.sequence_length, settings.window
     )
     groups = RowGroups(dataset, lengths.shard, lengths.group, _WINDOWS * settings.window)
-    return _Origin(dataset, lengths, packing, groups)
+    sequences = Sequences(packing, settings.sequence_length)
+    return _Origin(dataset, lengths, packing, sequences, groups)
 
 
 def _ids(one: _Origin, group: Numbers, row: Numbers, names: list[str]) -> list[dict[str, Any]]:

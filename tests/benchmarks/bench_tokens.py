@@ -1,0 +1,213 @@
+"""Token data into shuffled training batches: our source, litData's TokensLoader, and a raw memmap.
+
+The same documents everywhere (lognormal lengths, ids of a Zipf law, 2 bytes a token, each ends with an
+end of text); sequences of 2,048 tokens in batches of 16 with ``input_ids`` and ``labels`` as int64, one
+process, no loader workers, everything in the page cache.
+
+* ours: a committed dataset through `trainer.sources.tokens`. It also makes positions and segments;
+  "ours" has ``document_mask=false``, so that nothing of that depends on the documents, as nothing of
+  the others' does; "ours_masked" is the default. Each shard was hashed in the first round.
+* litData: `optimize` and `StreamingDataset(shuffle=True)` with `TokensLoader` and 64 MB chunks.
+* memmap: one file of all tokens, sequences at permuted places: no documents, no check, no source.
+
+An epoch each, turn by turn, after a round that is not counted. The second line is the index: the time to
+build it, its bytes, the memory that building takes, and the time from opening it to the parts of a batch
+anywhere (a new process, the source opened before nothing), for 10 million documents of 1,000 tokens
+whose lengths are made up: 10^10 tokens. Run it as a script: ``python tests/benchmarks/bench_tokens.py
+[--runs 7] [--documents 100000] [--cases reading index]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).resolve().parents[2]
+LENGTH, BATCH = 2048, 16
+VOCABULARY, EOS, MEAN = 50_257, 50_256, 600
+CASES = ("reading", "index")
+Read = Callable[[int], Iterator[int]]
+"""Reads an epoch; yields the tokens of each batch."""
+
+
+def documents(count: int) -> list[npt.NDArray[np.uint16]]:
+    """Documents of some `MEAN` tokens, the end of text last."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(MEAN) - 0.5, 1, count).astype(np.int64), 2, 1 << 16)
+    ids = rng.random(int(lengths.sum()))
+    tokens = np.minimum(np.exp(ids * np.log(EOS)), EOS - 1).astype(np.uint16)
+    ends = np.cumsum(lengths)
+    tokens[ends - 1] = EOS
+    return np.split(tokens, ends[:-1])
+
+
+def prepare(count: int, folder: Path) -> None:
+    """Write the documents as a committed dataset, litData's chunks, and one file."""
+    import litdata
+    import torch
+
+    found = documents(count)
+    commit_tokens(found, folder / "ours")
+    np.concatenate(found).tofile(folder / "tokens.u16")
+
+    def values(part: range) -> Iterator[torch.Tensor]:
+        for i in part:
+            yield torch.from_numpy(found[i])
+
+    litdata.optimize(
+        fn=values, inputs=[range(i, min(i + 1000, count)) for i in range(0, count, 1000)],
+        output_dir=str(folder / "litdata"), chunk_size=(LENGTH + 1) * 16_000, num_workers=1,
+        start_method="fork", item_loader=litdata.TokensLoader(block_size=LENGTH + 1), verbose=False,
+    )  # fmt: skip
+
+
+def commit_tokens(found: list[npt.NDArray[np.uint16]], root: Path) -> None:
+    """Commit documents as token data, in the writer's own row groups and shards."""
+    import pyarrow as pa
+
+    from schemas import ids
+    from schemas.commit import commit
+    from schemas.ledger import Ledger
+    from schemas.manifest import Manifest
+    from schemas.storage import storage
+    from schemas.text_schemas import TOKENS
+    from schemas.writer import ShardWriter
+
+    place, total = storage(root), 0
+    with ShardWriter(place, TOKENS) as writer:
+        for start in range(0, len(found), 5000):
+            part = found[start : start + 5000]
+            table = pa.table(
+                {
+                    "doc_id": ids.id_array(
+                        ids.id128(b"%d" % (start + i)) for i in range(len(part))
+                    ),
+                    "split": ["train"] * len(part),
+                    "source": ["made"] * len(part),
+                    "tokens": [tokens.tobytes() for tokens in part],
+                    "length": pa.array([len(tokens) for tokens in part], pa.int32()),
+                }
+            )
+            total += ids.id_sum(table["doc_id"])
+            writer.write(table)
+        shards = writer.close()
+    ledger = Ledger()
+    for kind, reason in (("created", "generated"), ("out", "")):
+        ledger.add("document", kind, reason, len(found), total % (1 << 128))
+    config = {"tokens": {"bytes": 2, "vocabulary": VOCABULARY, "eos": EOS}}
+    schema = {"name": TOKENS.name, "version": TOKENS.version}
+    commit(place, Manifest(schema=schema, counts=ledger.rows(), config=config), shards)
+
+
+def ours(folder: Path, document_mask: bool) -> Read:
+    """Ours."""
+    from trainer.sources.tokens import Settings, Tokens
+
+    settings = Settings(
+        path=str(folder / "ours"), sequence_length=LENGTH, document_mask=document_mask
+    )
+    source = Tokens(settings, seed=0)
+
+    def read(epoch: int) -> Iterator[int]:
+        end = source.samples(1)
+        for first in range(0, end, BATCH):
+            positions = np.arange(first, min(first + BATCH, end)) + epoch * end
+            yield source.batch(positions)["labels"].numel()
+
+    return read
+
+
+def by_litdata(folder: Path) -> Read:
+    """LitData: blocks of T + 1 tokens, stacked."""
+    import litdata
+    import torch
+
+    def read(epoch: int) -> Iterator[int]:
+        loader = litdata.TokensLoader(block_size=LENGTH + 1)
+        dataset = litdata.StreamingDataset(
+            str(folder / "litdata"), item_loader=loader, shuffle=True, seed=epoch
+        )
+        block = []
+        for item in dataset:  # its iterator begins anew whenever it is asked for one
+            block.append(item)
+            if len(block) == BATCH:
+                whole = torch.stack(block)
+                inputs, labels = whole[:, :-1].long(), whole[:, 1:].long()
+                yield max(inputs.numel(), labels.numel())
+                block = []
+
+    return read
+
+
+def by_memmap(folder: Path) -> Read:
+    """One file of tokens."""
+    import torch
+
+    tokens = np.memmap(folder / "tokens.u16", np.uint16, "r")
+    sequences = (len(tokens) - 1) // LENGTH
+
+    def read(epoch: int) -> Iterator[int]:
+        order = np.random.default_rng(epoch).permutation(sequences) * LENGTH
+        for first in range(0, sequences, BATCH):
+            places = order[first : first + BATCH].tolist()
+            whole = np.stack([tokens[at : at + LENGTH + 1] for at in places])
+            inputs = torch.from_numpy(whole[:, :-1].astype(np.int64))
+            labels = torch.from_numpy(whole[:, 1:].astype(np.int64))
+            yield max(inputs.numel(), labels.numel())
+
+    return read
+
+
+def rate(read: Read, epoch: int) -> float:
+    """Millions of tokens a second of one epoch."""
+    start = time.perf_counter()
+    tokens = sum(read(epoch))
+    return tokens / (time.perf_counter() - start) / 1e6
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and largest."""
+    return {
+        "median": round(statistics.median(values), 2),
+        "min": round(min(values), 2),
+        "max": round(max(values), 2),
+    }
+
+
+def reading(runs: int, count: int, folder: Path) -> dict[str, Any]:
+    """Ratios of our rate to each peer's, and millions of tokens a second."""
+    prepare(count, folder)
+    ways = {
+        "ours": ours(folder, False),
+        "ours_masked": ours(folder, True),
+        "litdata": by_litdata(folder),
+        "memmap": by_memmap(folder),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(runs + 1):
+        for name, read in ways.items():
+            found = rate(read, run)
+            if run:  # the first round is not warm
+                rates[name].append(found)
+    line: dict[str, Any] = {"case": "reading"}
+    for mine in ("ours", "ours_masked"):
+        for peer in ("litdata", "memmap"):
+            pairs = zip(rates[mine], rates[peer], strict=True)
+            line[f"{mine}/{peer}"] = spread([a / b for a, b in pairs])
+    line["mtok_per_s"] = {name: round(statistics.median(found)) for name, found in rates.items()}
+    return line
