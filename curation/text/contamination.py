@@ -125,9 +125,9 @@ class ContaminationIndex:
         text_of = np.repeat(np.arange(len(texts)), sizes)
         owner_of = text_of if options.share else set_of_text[text_of]
         set_of = set_of_text if options.share else np.arange(len(names))
-        starts = finding.buffers(texts)[1]
-        places = found.places + starts[text_of][:, None]
-        pool = finding.buffers(texts)[0]
+        data, starts, ends = finding.buffers(texts)
+        pool = data[starts[0] : ends[-1]].copy()
+        places = found.places + (starts - starts[0])[text_of][:, None]
         entries = _entries(found, kinds, keys, owner_of, set_of, places, text_of, pool)
         return cls(names, options, entries)
 
@@ -179,14 +179,13 @@ class ContaminationIndex:
         kept: list[int] = []
         grams: list[str] = []
         done = (-1, -1)
-        pool = memoryview(self.entries.pool)
         for i in order:
             if (row[i], sets[i]) == done:
                 continue
             raw = table["text"][int(row[i])].as_py().encode()
             gram = words_of(raw[places[i, 0] : places[i, 1]].decode())
-            known = pool[self.entries.begins[entry[i]] : self.entries.ends[entry[i]]]
-            if gram == words_of(bytes(known).decode()):
+            known = self.entries.pool[self.entries.begins[entry[i]] : self.entries.ends[entry[i]]]
+            if gram == words_of(known.tobytes().decode()):
                 done = (row[i], sets[i])
                 kept.append(i)
                 grams.append(" ".join(gram))

@@ -103,10 +103,9 @@ def sketch_set(
             thrown[i] = ((y >> U32) * spread & HIGH) | ((y & LOW) >> U1)
         for i in range(np.uint64(block)):
             y = thrown[i]
-            slot = np.int64(y >> U32)
-            value = np.int64(y & LOW)
-            here = get32(out, slot) & LOW_
-            put32(out, slot, value if value < here else here)
+            at, value = np.int64(y >> U32), np.int64(y & LOW)
+            here = get32(out, at) & LOW_
+            put32(out, at, value if value < here else here)
     empty: Int = 0
     for slot in range(np.uint64(slots)):
         rest[0, empty] = slot
