@@ -1,7 +1,8 @@
-"""A trained run as a folder of `transformers`: model, processor, tokenizer and card.
+"""A trained run as a folder of `transformers`: model, tokenizer, processor and card.
 
-It loads by ``AutoModel`` and ``AutoProcessor`` without this project and without torchvision. The folder
-appears whole, by one rename, or not at all.
+A CLIP loads by ``AutoModel`` and ``AutoProcessor`` without this project and without torchvision, a
+language model by ``AutoModelForCausalLM`` and ``AutoTokenizer``. The folder appears whole, by one
+rename, or not at all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConflictError, InputError, UsageError
 from schemas.storage import storage
-from trainer.evaluation.loading import Loaded, of_run, quiet, read_run
+from trainer.evaluation.language import LanguageModel, load
+from trainer.evaluation.loading import Loaded, quiet, read_run
 from trainer.export_card import card
 
 if TYPE_CHECKING:
@@ -30,25 +32,66 @@ def export(run: str, to: str | None = None, replace: bool = False) -> Path:
     given; with ``replace`` only a former export is replaced, and evaluations in it go too. UsageError
     for a place that is not local, InputError if the run cannot be read.
     """
-    from trainer.models.clip import LOGIT_SCALE_BOUNDS
-
     description = read_run(run)
     target = _target(run, to)
     _check_free(target, replace)
-    loaded = of_run(run)
+    loaded = load(run)
     with _appearing(target) as folder:
-        model = loaded.model.to("cpu")
-        if (scale := getattr(model, "logit_scale", None)) is not None:
-            # Training clamps it in the forward pass (`Bounded`); classes of transformers do not.
-            scale.clamp_(*LOGIT_SCALE_BOUNDS)
+        loaded.model.to("cpu")
         with quiet():
-            model.save_pretrained(folder)
-            processor(loaded).save_pretrained(folder)
+            if isinstance(loaded, LanguageModel):
+                _save_language(loaded, folder)
+            else:
+                _save_clip(loaded, folder)
         text = card(description, loaded)
         (folder / "README.md").write_text(text, encoding="utf-8")
         _durable(folder)
         _check_free(target, replace)  # another export may have been faster
     return target
+
+
+def _save_clip(loaded: Loaded, folder: Path) -> None:
+    from trainer.models.clip import LOGIT_SCALE_BOUNDS
+
+    if (scale := getattr(loaded.model, "logit_scale", None)) is not None:
+        # Training clamps it in the forward pass (`Bounded`); classes of transformers do not.
+        scale.clamp_(*LOGIT_SCALE_BOUNDS)
+    loaded.model.save_pretrained(folder)
+    processor(loaded).save_pretrained(folder)
+
+
+def _save_language(loaded: LanguageModel, folder: Path) -> None:
+    from transformers import GenerationConfig
+
+    model = loaded.model
+    model.config.eos_token_id = loaded.eos
+    model.config.use_cache = True
+    model.generation_config = GenerationConfig(eos_token_id=loaded.eos, pad_token_id=loaded.eos)
+    model.save_pretrained(folder)
+    language_tokenizer(loaded).save_pretrained(folder)
+
+
+def language_tokenizer(loaded: LanguageModel) -> PreTrainedTokenizerBase:
+    """The model's tokenizer as `transformers` has it: same ids, no token added.
+
+    Special tokens written in a text are split like any other text, as in training.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    special = {}
+    if loaded.eos is not None:
+        special = dict.fromkeys(
+            ("eos_token", "pad_token"), loaded.tokenizer.id_to_token(loaded.eos)
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=loaded.tokenizer,
+        model_max_length=loaded.context,
+        padding_side="right",
+        split_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        **special,
+    )
 
 
 def processor(loaded: Loaded) -> Any:

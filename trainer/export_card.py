@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.card import escape
 from schemas.dataset import Dataset
 from trainer.ancestors import ancestors, dataset_of
+from trainer.evaluation.language import LanguageModel
 
 if TYPE_CHECKING:
     from trainer.evaluation.loading import Loaded
@@ -24,9 +25,18 @@ inputs = processor(
 )
 probabilities = model(**inputs).logits_per_image.softmax(-1)
 ```"""
+USE_LANGUAGE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+tokens = model.generate(**inputs, max_new_tokens=100, do_sample=True)
+print(tokenizer.decode(tokens[0]))
+```"""
 
 
-def card(run: dict[str, Any], loaded: Loaded) -> str:
+def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
     """Return the README.md of an export. ``run`` is the run's ``run.json``.
 
     Licences and inputs come from the dataset's manifest; if the dataset is not where it was, or not
@@ -34,10 +44,11 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
     """
     data = run.get("data") or {}
     dataset, why = dataset_of(data)
+    language = isinstance(loaded, LanguageModel)
     front = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: zero-shot-image-classification",
+        f"pipeline_tag: {'text-generation' if language else 'zero-shot-image-classification'}",
         "license: other",
         "license_name: see-the-licences-of-the-data-below",
         "---",
@@ -46,12 +57,12 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
     lines = [*front, "", f"# {escape(name)}, {escape(str(loaded.facts['checkpoint']))}", ""]
     lines += [
         f"A {escape(loaded.model.config.model_type)} model of {loaded.model.num_parameters():,} "
-        f"parameters, trained from image-text pairs: images of {loaded.image_size} pixels a side, "
-        f"texts of up to {loaded.context} tokens.",
+        f"parameters, {_trained_on(loaded)}.",
         "",
-        USE,
+        USE_LANGUAGE if language else USE,
         "",
-        "Tokens such as `</s>` inside a text are read as text. Images are resized by Pillow (bicubic).",
+        "Tokens such as `</s>` inside a text are read as text."
+        + ("" if language else " Images are resized by Pillow (bicubic)."),
         "",
         "## How it was made",
         "",
@@ -68,7 +79,19 @@ def card(run: dict[str, Any], loaded: Loaded) -> str:
     return "\n".join(lines)
 
 
-def _facts(run: dict[str, Any], loaded: Loaded, data: dict[str, Any]) -> list[str]:
+def _trained_on(loaded: Loaded | LanguageModel) -> str:
+    if isinstance(loaded, LanguageModel):
+        return (
+            f"trained to predict the next of {loaded.vocabulary:,} tokens: texts of up to "
+            f"{loaded.context} tokens"
+        )
+    return (
+        f"trained from image-text pairs: images of {loaded.image_size} pixels a side, texts of up to "
+        f"{loaded.context} tokens"
+    )
+
+
+def _facts(run: dict[str, Any], loaded: Loaded | LanguageModel, data: dict[str, Any]) -> list[str]:
     command = run.get("command")
     shown = shlex.join(command) if isinstance(command, list) else str(command)
     config = run["config"]

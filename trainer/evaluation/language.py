@@ -185,7 +185,7 @@ def of_run(place: str | Path, batch: int = 64) -> LanguageModel:
     }
     apart = bool(config.data.get("document_mask", True))
     eos = _eos_of_data(config, tokenizer)
-    return LanguageModel(loading._ready(model), tokenizer, facts, batch, eos, apart)
+    return LanguageModel(loading.ready(model), tokenizer, facts, batch, eos, apart)
 
 
 def of_folder(folder: Path, batch: int = 64) -> LanguageModel:
@@ -197,7 +197,7 @@ def of_folder(folder: Path, batch: int = 64) -> LanguageModel:
 
     with loading.quiet():
         model: Any = from_folder(str(folder), {})
-        hugging = loading._pretrained(AutoTokenizer, folder, "a tokenizer")
+        hugging = loading.pretrained(AutoTokenizer, folder, "a tokenizer")
     backend = getattr(hugging, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -207,7 +207,7 @@ def of_folder(folder: Path, batch: int = 64) -> LanguageModel:
     tokenizer.encode_special_tokens = True
     facts = {"kind": "transformers", "place": str(folder)}
     eos = hugging.eos_token_id
-    return LanguageModel(loading._ready(model), tokenizer, facts, batch, eos)
+    return LanguageModel(loading.ready(model), tokenizer, facts, batch, eos)
 
 
 def vocabulary(config: RunConfig) -> int | None:

@@ -150,7 +150,7 @@ def of_run(place: str | Path, batch: int = 64) -> Loaded:
         "seed": run.get("seed"),
     }
     processor = image_processor(int(model.config.vision_config.image_size))
-    return Loaded(_ready(model), tokenizer, processor, facts, batch)
+    return Loaded(ready(model), tokenizer, processor, facts, batch)
 
 
 def read_run(place: str | Path) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def of_folder(folder: Path, batch: int = 64) -> Loaded:
 
     with quiet():
         model: Any = from_folder(str(folder))
-        hugging = _pretrained(AutoTokenizer, folder, "a tokenizer")
-        processor = _pretrained(AutoImageProcessor, folder, "an image processor", backend="pil")
+        hugging = pretrained(AutoTokenizer, folder, "a tokenizer")
+        processor = pretrained(AutoImageProcessor, folder, "an image processor", backend="pil")
     backend = getattr(hugging, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -208,7 +208,7 @@ def of_folder(folder: Path, batch: int = 64) -> Loaded:
             "(text_config.eos_token_id of config.json); model and tokenizer do not belong together"
         )
     facts = {"kind": "transformers", "place": str(folder)}
-    return Loaded(_ready(model), tokenizer, processor, facts, batch)
+    return Loaded(ready(model), tokenizer, processor, facts, batch)
 
 
 def _declared_end(folder: Path) -> int | None:
@@ -218,7 +218,8 @@ def _declared_end(folder: Path) -> int | None:
     return text.get("eos_token_id") if isinstance(text, dict) else None
 
 
-def _pretrained(auto: Any, folder: Path, what: str, **options: Any) -> Any:
+def pretrained(auto: Any, folder: Path, what: str, **options: Any) -> Any:
+    """Return ``auto.from_pretrained(folder)``; InputError for what cannot be loaded."""
     try:
         return auto.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
@@ -226,7 +227,8 @@ def _pretrained(auto: Any, folder: Path, what: str, **options: Any) -> Any:
         raise InputError(f"{folder}: {what} cannot be loaded from it: {first[:300]}") from None
 
 
-def _ready(model: Any) -> Any:
+def ready(model: Any) -> Any:
+    """Return a model in fp32 that only evaluates, on the GPU if there is one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

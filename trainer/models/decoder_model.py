@@ -7,6 +7,7 @@ Imports torch and `transformers`; import it only where a model is needed.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
+from transformers import initialization
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -23,6 +25,10 @@ from schemas.command_line import suggest
 from schemas.errors import InputError, UsageError
 from schemas.ids import id128
 from trainer.objectives.linear_cross_entropy import token_divergence, token_losses
+
+# The library replaces its package by another object while it imports its first model, and that one has
+# not the submodules imported before it as attributes: here the one that other models ask it for.
+vars(sys.modules["transformers"])["initialization"] = initialization
 
 Teacher = tuple[torch.Tensor, torch.Tensor, float]
 """Hidden states of a teacher [..., e], its output weight [V, e], and the temperature."""
@@ -205,7 +211,7 @@ def new(family: str, shape: Mapping[str, Any], seed: int) -> Decoder:
         raise UsageError(f"model.shape.{unknown[0]}: no setting of {make.__name__}.{hint}")
     config = configured(make, shape)
     # Every weight is drawn in `initialise`; the library's own draws would only take time.
-    with transformers.initialization.no_init_weights():
+    with initialization.no_init_weights():
         model = kind._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     model.tie_weights()  # as if they had been drawn
     initialise(model, seed)

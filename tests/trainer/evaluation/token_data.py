@@ -88,8 +88,9 @@ def sentences(seed: int, count: int, longest: int = 60) -> list[str]:
 
 def corpus(root: Path, documents: int = 120) -> Path:
     """A small dataset: nine of ten documents train, the rest are held out."""
-    texts = [*sentences(1, documents - 2), "é 日本 \n\n ok", "x"]
-    split = ["validation" if i % 10 == 3 else "train" for i in range(len(texts))]
+    long = sentences(2, 2, 1500)
+    texts = [*sentences(1, documents - 4), *long, "é 日本 \n\n ok", "x"]
+    split = ["validation" if i % 10 == 7 else "train" for i in range(len(texts))]
     tokenizer = trained_bpe(texts, 300)
     pairs = list(zip(split, texts, strict=True))
     return token_data(root / "tokens", pairs, tokenizer, root / "work")
