@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,9 +147,10 @@ def tokenise(
     lengths = np.zeros(rows, np.int64)
     end = np.array([facts.eos] if append_eos else [], facts.dtype)
     row = 0
-    for texts in _batches(documents["text"]):
-        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids = np.array(encoding.ids, facts.dtype)
+    dtype = facts.dtype
+    for encodings in _encoded(tokenizer, documents["text"]):
+        for encoding in encodings:
+            ids = np.array(encoding.ids, dtype)
             if append_eos and not (len(ids) and ids[-1] == facts.eos):
                 ids = np.concatenate([ids, end])
             lengths[row] = len(ids)
@@ -176,6 +178,24 @@ def tokenise(
         table = table.filter(pc.invert(empty))
     ledger.add("document", "out", "", table.num_rows, id_sum(table["doc_id"]))
     return Outcome(table, ledger, stats=statistics(table))
+
+
+def _encoded(tokenizer: Tokenizer, texts: pa.ChunkedArray) -> Iterator[list[Any]]:
+    """Encodings of texts, batch by batch; the next batch is encoded while one is taken up, which
+    keeps all cores at work: encoding holds no lock of the interpreter."""
+
+    def encode(batch: list[str]) -> list[Any]:
+        return tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for batch in _batches(texts):
+            after = pool.submit(encode, batch)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = after
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
