@@ -91,17 +91,21 @@ class _Pieces:
     group: Numbers
     row: Numbers
     start: Numbers
+    offset: Numbers
     length: Numbers
     ends: npt.NDArray[np.bool_]
     """Whether the document ends with the piece."""
 
     @classmethod
     def of(cls, lengths: Lengths, groups: Numbers, code: int, room: int) -> _Pieces:
-        group, row, length = lengths.of_groups(groups, code)
-        chunks = -(-length // room)
-        chunk, doc = ranges(np.zeros(len(length), np.int64), chunks)
-        rest = length[doc] - chunk * room
-        return cls(group[doc], row[doc], chunk * room, np.minimum(rest, room), rest <= room)
+        docs = lengths.of_groups(groups, code)
+        chunk, doc = ranges(np.zeros_like(docs.length), -(-docs.length // room))
+        start = chunk * room
+        rest = docs.length[doc] - start
+        length = np.minimum(rest, room)
+        return cls(
+            docs.group[doc], docs.row[doc], start, docs.offset[doc] + start, length, rest <= room
+        )
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class BestFit:
                     pieces.group[piece],
                     pieces.row[piece],
                     pieces.start[piece],
+                    pieces.offset[piece],
                     pieces.length[piece] + ~pieces.ends[piece],
                 )
             )

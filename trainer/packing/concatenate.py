@@ -36,6 +36,7 @@ class _Window:
 
     group: Numbers
     row: Numbers
+    offset: Numbers
     starts: Numbers
 
 
@@ -106,9 +107,14 @@ class Concatenated:
 
     def _documents(self, epoch: int, window: int) -> _Window:
         groups = self.row_groups(epoch, window)
-        group, row, length = self.lengths.of_groups(groups, self.code)
-        order = permutation(self._name, self._seed, epoch, "token documents", window, len(length))
-        return _Window(group[order], row[order], np.concatenate([[0], np.cumsum(length[order])]))
+        docs = self.lengths.of_groups(groups, self.code)
+        order = permutation(
+            self._name, self._seed, epoch, "token documents", window, len(docs.length)
+        )
+        ends = np.cumsum(docs.length[order])
+        return _Window(
+            docs.group[order], docs.row[order], docs.offset[order], np.concatenate([[0], ends])
+        )
 
 
 def _cut(docs: _Window, which: Numbers, low: Numbers, high: Numbers) -> Parts:
@@ -121,4 +127,7 @@ def _cut(docs: _Window, which: Numbers, low: Numbers, high: Numbers) -> Parts:
     doc = np.arange(len(at)) - (np.cumsum(counts) - counts)[at] + first[at]
     begin = np.maximum(docs.starts[doc], low[at])
     end = np.minimum(docs.starts[doc + 1], high[at])
-    return Parts(which[at], docs.group[doc], docs.row[doc], begin - docs.starts[doc], end - begin)
+    start = begin - docs.starts[doc]
+    return Parts(
+        which[at], docs.group[doc], docs.row[doc], start, docs.offset[doc] + start, end - begin
+    )

@@ -30,10 +30,10 @@ def documents(dataset: Dataset, split: str = VALIDATION) -> Iterator[Document]:
     """
     lengths = Lengths.of(dataset)
     code = lengths.code(split, dataset.storage.url)
-    groups = RowGroups(dataset, lengths.shard, lengths.group, 1)
+    groups = RowGroups(dataset, lengths, 1)
     for number in np.flatnonzero(lengths.tokens[:, code]):
         at = np.array([number])
-        _, rows, _ = lengths.of_groups(at, code)
+        rows = lengths.of_groups(at, code).row
         tokens = groups.documents([int(number)])[int(number)]
         names = dataset.read_row_group(
             int(lengths.shard[number]), int(lengths.group[number]), ["doc_id", "source"]

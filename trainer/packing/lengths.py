@@ -42,6 +42,17 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
+class Documents:
+    """Documents, int64[d] each: number of the row group, row in it, tokens of the row group before the
+    document's, and its own."""
+
+    group: Numbers
+    row: Numbers
+    offset: Numbers
+    length: Numbers
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Documents by row group (numbered over all shards): see the module.
 
@@ -103,17 +114,21 @@ class Lengths:
             )
         return self.splits.index(split)
 
-    def of_groups(self, groups: Numbers, code: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Return the documents of a split that have tokens, row group by row group in the order given:
-        number of the row group, row in it, and length, int64[d] each."""
-        parts = [np.empty((3, 0), np.int64)]
+    def of_groups(self, groups: Numbers, code: int) -> Documents:
+        """Return the documents of a split that have tokens, row group by row group in the order given."""
+        parts = [np.empty((4, 0), np.int64)]
         for g in groups.tolist():
-            low, high = int(self.first[g]), int(self.first[g + 1])
-            lengths = self.lengths[low:high]
-            rows = np.flatnonzero((self.codes[low:high] == code) & (lengths > 0))
-            parts.append(np.stack([np.full(len(rows), g), rows, lengths[rows].astype(np.int64)]))
-        found = np.concatenate(parts, axis=1)
-        return found[0], found[1], found[2]
+            lengths = self.of_group(g)
+            codes = self.codes[int(self.first[g]) : int(self.first[g + 1])]
+            rows = np.flatnonzero((codes == code) & (lengths > 0))
+            offsets = np.cumsum(lengths) - lengths
+            parts.append(np.stack([np.full(len(rows), g), rows, offsets[rows], lengths[rows]]))
+        return Documents(*np.concatenate(parts, axis=1))
+
+    def of_group(self, group: int) -> Numbers:
+        """Return the lengths of all rows of a row group: int64[n]."""
+        low, high = int(self.first[group]), int(self.first[group + 1])
+        return self.lengths[low:high].astype(np.int64)
 
 
 def check_schema(dataset: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -26,14 +27,16 @@ class Parts:
     """Parts of documents, int64[p] each, sequence after sequence and in the order of their tokens.
 
     ``sequence``: index among the sequences asked for; ``group``: row group, numbered over all shards;
-    ``row``: of the row group; tokens ``start`` to ``start + length`` of the document. A sequence of T
-    tokens has T + 1 here if its last one has a label: the token that follows.
+    ``row``: of the row group; tokens ``start`` to ``start + length`` of the document, which are those
+    from ``offset`` on of the row group. A sequence of T tokens has T + 1 here if its last one has a
+    label: the token that follows.
     """
 
     sequence: Numbers
     group: Numbers
     row: Numbers
     start: Numbers
+    offset: Numbers
     length: Numbers
 
     @classmethod
@@ -42,8 +45,8 @@ class Parts:
         if len(parts) == 1:
             return parts[0]
         columns = [
-            np.concatenate([np.empty(0, np.int64), *(getattr(p, name) for p in parts)])
-            for name in ("sequence", "group", "row", "start", "length")
+            np.concatenate([getattr(p, field.name) for p in parts])
+            for field in dataclasses.fields(cls)
         ]
         order = np.argsort(columns[0], kind="stable")
         return cls(*(column[order] for column in columns))
@@ -58,7 +61,7 @@ class Parts:
         )
         short = np.flatnonzero(missing)
         none = np.zeros(len(short), np.int64)
-        pads = Parts(short, np.full(len(short), PADDING), none, none, missing[short])
+        pads = Parts(short, np.full(len(short), PADDING), none, none, none, missing[short])
         return Parts.joined([self, pads])
 
     def without_padding(self) -> Parts:
@@ -66,16 +69,11 @@ class Parts:
         here = self.group != PADDING
         return Parts(*(column[here] for column in vars(self).values()))
 
-    def of_range(self, first: int, end: int, base: int) -> Parts:
-        """Return the parts of the sequences from ``first`` to ``end``, numbered from ``base`` on."""
+    def of_range(self, first: int, end: int) -> Parts:
+        """Return the parts of the sequences from ``first`` to ``end``, numbered from 0 on."""
         low, high = np.searchsorted(self.sequence, (first, end)).tolist()
-        return Parts(
-            self.sequence[low:high] + (base - first),
-            self.group[low:high],
-            self.row[low:high],
-            self.start[low:high],
-            self.length[low:high],
-        )
+        columns = {name: column[low:high] for name, column in vars(self).items()}
+        return Parts(**{**columns, "sequence": columns["sequence"] - first})
 
 
 class Packing(Protocol):

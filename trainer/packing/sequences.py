@@ -1,16 +1,119 @@
-"""Sequences of a run: epochs follow one another, and parts are made many sequences at a time."""
+"""Sequences of a run, and the arrays of a training batch made of them.
+
+Epochs follow one another. What does not depend on tokens is made for a block of sequences at a time, so
+that a batch costs little more than copying its tokens.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from bisect import bisect_left
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from trainer.packing.parts import Numbers, Packing, Parts, Recent
+from trainer.packing.parts import PADDING, Numbers, Packing, Parts, Recent
+from trainer.packing.tokens import RowGroups, Tokens
 
-_BLOCK_TOKENS = 1 << 20  # some arrays are made a block: what a batch alone would cost is shared
+IGNORED = -100
+"""Label that no loss counts."""
+
+_BLOCK_TOKENS = 1 << 20
 _BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """``input_ids``, ``labels``, ``position_ids``: int64 [n, T]; ``segments``: int32 [n, T]."""
+
+    input_ids: Numbers
+    labels: Numbers
+    position_ids: Numbers
+    segments: npt.NDArray[np.int32]
+
+    @classmethod
+    def joined(cls, of: list[tuple[Numbers, Arrays]], length: int) -> Arrays:
+        """Put sequences of several blocks and sources together: (their places, their arrays)."""
+        if len(of) == 1:
+            return of[0][1]
+        places = [rows for rows, _ in of]
+        size = sum(map(len, places))
+        found = []
+        for name in ("input_ids", "labels", "position_ids", "segments"):
+            whole = np.empty((size, length), np.int32 if name == "segments" else np.int64)
+            for rows, arrays in of:
+                whole[rows] = getattr(arrays, name)
+            found.append(whole)
+        return cls(*found)
+
+
+class Block:
+    """Consecutive sequences of T tokens, by parts."""
+
+    def __init__(self, parts: Parts, sequences: int, length: int) -> None:
+        """``parts``: of the sequences from 0 on, padding included: T + 1 tokens each."""
+        self.parts = parts
+        self._length = length
+        wide = length + 1
+        self._first: list[int] = np.searchsorted(parts.sequence, np.arange(sequences + 1)).tolist()
+        begins = np.cumsum(parts.length) - parts.length
+        column = begins - parts.sequence * wide
+        padding = parts.group == PADDING
+        inner = (column > 0) & ~padding
+        # Labels that begin a document: places in the sequences' T labels one after the other.
+        self._crossing = (parts.sequence * length + column - 1)[inner]
+        self._padded: list[int] = parts.sequence[padding].tolist()
+        self._padding: list[int] = column[padding].tolist()
+        # The last part of each sequence without the token that is only a label.
+        self._sizes = np.minimum(parts.length, length - column)
+        ordinal = np.arange(len(begins)) - np.array(self._first)[parts.sequence]
+        self._ordinal = np.where(padding, -1, ordinal).astype(np.int32)
+        self._cuts = list(
+            zip(
+                parts.group.tolist(),
+                parts.offset.tolist(),
+                (parts.offset + parts.length).tolist(),
+                strict=True,
+            )
+        )
+        self._tokens: dict[int, Tokens] = {}
+
+    def arrays(self, first: int, end: int, groups: RowGroups, document_mask: bool) -> Arrays:
+        """Return the arrays of the sequences from ``first`` to ``end``.
+
+        Label t is the token after input t, `IGNORED` where that one is padding, and with
+        ``document_mask`` where it begins a document. Padding is token 0 and segment -1.
+        """
+        length, low, high = self._length, self._first[first], self._first[end]
+        tokens = self._tokens or self._read(groups)
+        ids = np.concatenate([tokens[g][a:b] for g, a, b in self._cuts[low:high]])
+        ids = ids.reshape(-1, length + 1)
+        inputs, labels = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
+        sizes = self._sizes[low:high]
+        if document_mask:
+            edges = np.searchsorted(self._crossing, (first * length, end * length)).tolist()
+            labels.reshape(-1)[self._crossing[slice(*edges)] - first * length] = IGNORED
+            line = np.arange(length)
+            positions = np.concatenate([line[:size] for size in sizes.tolist()])
+            positions = positions.reshape(-1, length)
+            segments = np.repeat(self._ordinal[low:high], sizes).reshape(-1, length)
+        else:
+            positions = np.broadcast_to(np.arange(length), inputs.shape).copy()
+            segments = np.zeros(inputs.shape, np.int32)
+        for i in range(bisect_left(self._padded, first), bisect_left(self._padded, end)):
+            sequence, column = self._padded[i] - first, self._padding[i]
+            labels[sequence, max(0, column - 1) :] = IGNORED
+            segments[sequence, column:] = -1
+        return Arrays(inputs, labels, positions, segments)
+
+    def _read(self, groups: RowGroups) -> dict[int, Tokens]:
+        wanted = np.unique(self.parts.group).tolist()
+        found = {g: one.tokens for g, one in groups.documents(set(wanted) - {PADDING}).items()}
+        found[PADDING] = np.zeros(self._length + 1, groups.alphabet.dtype)
+        self._tokens = found
+        return found
 
 
 class Sequences:
@@ -20,27 +123,26 @@ class Sequences:
         """``length``: T."""
         self.packing = packing
         self.length = length
-        self._block = max(1, min(_BLOCK, _BLOCK_TOKENS // length))
-        self._blocks: Recent[Parts] = Recent()
+        self.size = max(1, min(_BLOCK, _BLOCK_TOKENS // length))
+        self._blocks: Recent[Block] = Recent()
 
-    def parts(self, sequences: Numbers) -> Parts:
-        """Return the parts of sequences (int64[n]), padding included."""
-        cuts = np.flatnonzero((np.diff(sequences) != 1) | (sequences[1:] % self._block == 0)) + 1
-        bounds = [0, *cuts.tolist(), len(sequences)]
+    def of(self, sequences: Numbers) -> list[tuple[Numbers, Block, int, int]]:
+        """Return where sequences (int64[n]) are: which of them, their block, first and end in it."""
+        breaks = (np.diff(sequences) != 1) | (sequences[1:] % self.size == 0)
+        bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(sequences)]
         found = []
         for low, high in itertools.pairwise(bounds):
-            number, first = divmod(int(sequences[low]), self._block)
+            number, first = divmod(int(sequences[low]), self.size)
             block = self._blocks.get_or((0, number), lambda n=number: self._made(n))
-            found.append(block.of_range(first, first + high - low, low))
-        return Parts.joined(found)
+            found.append((np.arange(low, high), block, first, first + high - low))
+        return found
 
-    def _made(self, number: int) -> Parts:
-        """The parts of a block's sequences."""
-        sequences = np.arange(number * self._block, (number + 1) * self._block)
+    def _made(self, number: int) -> Block:
+        sequences = np.arange(number * self.size, (number + 1) * self.size)
         epochs, within = np.divmod(sequences, self.packing.sequences)
         found = []
         for epoch in np.unique(epochs).tolist():
             here = np.flatnonzero(epochs == epoch)
             parts = self.packing.parts(epoch, within[here])
             found.append(dataclasses.replace(parts, sequence=here[parts.sequence]))
-        return Parts.joined(found).padded(self._block, self.length)
+        return Block(Parts.joined(found).padded(self.size, self.length), self.size, self.length)

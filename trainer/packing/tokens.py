@@ -21,8 +21,7 @@ import pyarrow as pa
 
 from schemas.dataset import Dataset
 from schemas.errors import InputError, IntegrityError
-from trainer.packing.lengths import Numbers, check_schema
-from trainer.packing.parts import PADDING, Parts
+from trainer.packing.lengths import Lengths, Numbers
 from trainer.shards import Shards
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -36,6 +35,11 @@ class Alphabet:
     bytes: int
     vocabulary: int
     eos: int | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an id."""
+        return np.dtype(f"<u{self.bytes}")
 
     @classmethod
     def of(cls, dataset: Dataset) -> Alphabet:
@@ -72,12 +76,11 @@ class RowGroups:
     One thread of its own reads, so that a window can be read while the one before is used.
     """
 
-    def __init__(self, dataset: Dataset, shard: Numbers, group: Numbers, held: int) -> None:
-        """``shard``, ``group``: where each row group lies. Errors: InputError, as `Alphabet.of`."""
-        check_schema(dataset)
+    def __init__(self, dataset: Dataset, lengths: Lengths, held: int) -> None:
+        """``lengths``: the dataset's index. Errors: InputError, as `Alphabet.of`."""
         self.dataset = dataset
         self.alphabet = Alphabet.of(dataset)
-        self._shard, self._group = shard, group
+        self._lengths = lengths
         self._held = held
         self._shards = Shards(dataset)
         self._kept: OrderedDict[int, Future[Documents]] = OrderedDict()
@@ -95,23 +98,6 @@ class RowGroups:
         with self._lock:
             futures = {number: self._future(number) for number in numbers}
         return {number: self._result(number, future) for number, future in futures.items()}
-
-    def gathered(self, parts: Parts) -> Tokens:
-        """Return the tokens of parts, one after the other; 0 where there is padding."""
-        groups = parts.group.tolist()
-        found = self.documents(set(groups) - {PADDING})
-        if PADDING in groups:
-            longest = int(parts.length[parts.group == PADDING].max())
-            found[PADDING] = Documents(np.zeros(longest, self._type()), [0])
-        lines = zip(
-            groups, parts.row.tolist(), parts.start.tolist(), parts.length.tolist(), strict=True
-        )
-        cuts = [np.empty(0, self._type())]
-        for group, row, start, length in lines:
-            documents = found[group]
-            start += documents.starts[row]
-            cuts.append(documents.tokens[start : start + length])
-        return np.concatenate(cuts)
 
     # -- helpers ---------------------------------------------------------------------------
 
@@ -132,28 +118,24 @@ class RowGroups:
                 self._kept.pop(number, None)
             raise
 
-    def _type(self) -> np.dtype[Any]:
-        return np.dtype(f"<u{self.alphabet.bytes}")
-
     def _read(self, number: int) -> Documents:
-        shard, group = int(self._shard[number]), int(self._group[number])
+        shard, group = int(self._lengths.shard[number]), int(self._lengths.group[number])
         self._shards.check({shard})
-        table = self._shards.table(shard, group, ["tokens", "length"])
-        column = table["tokens"].combine_chunks()
+        column = self._shards.table(shard, group, ["tokens"])["tokens"].combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks)
         _, offsets, data = column.buffers()
         ends = np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1].astype(np.int64)
         width = self.alphabet.bytes
-        wrong = np.flatnonzero(np.diff(ends) != table["length"].to_numpy().astype(np.int64) * width)
-        if len(wrong):
+        wanted = self._lengths.of_group(number) * width
+        if len(wrong := np.flatnonzero(np.diff(ends) != wanted)):
             row = int(wrong[0])
             raise IntegrityError(
-                f"{self._named(shard, group, row)} has {ends[row + 1] - ends[row]} bytes of tokens, "
-                f"its length is {table['length'][row]} tokens of {width} bytes: build the dataset anew"
+                f"{self._named(shard, group, row)} has {ends[row + 1] - ends[row]} bytes of tokens, its "
+                f"length is {wanted[row] // width} tokens of {width} bytes: build the dataset anew"
             )
         whole = data[int(ends[0]) : int(ends[-1])] if data is not None else b""
-        tokens = np.frombuffer(whole, self._type())
+        tokens = np.frombuffer(whole, self.alphabet.dtype)
         found = Documents(tokens, ((ends - ends[0]) // width).tolist())
         if len(tokens) and int(tokens.max()) >= self.alphabet.vocabulary:
             at = int(np.argmax(tokens >= self.alphabet.vocabulary))

@@ -30,14 +30,13 @@ from schemas.dataset import Dataset, open_dataset
 from schemas.errors import InputError, UsageError
 from trainer import data_tokenizer
 from trainer.config import RunConfig
-from trainer.packing.arrays import Arrays, arrays
 from trainer.packing.best_fit import BestFit
 from trainer.packing.concatenate import Concatenated
 from trainer.packing.lengths import TRAIN, Lengths
 from trainer.packing.mixture import LARGEST, Mixture
 from trainer.packing.parts import Numbers, Packing
 from trainer.packing.parts import Parts as Pieces
-from trainer.packing.sequences import Sequences
+from trainer.packing.sequences import Arrays, Block, Sequences
 from trainer.packing.tokens import Alphabet, RowGroups
 from trainer.protocols import Batch, Parts, Positions
 
@@ -194,13 +193,12 @@ class Tokens:
         import torch
 
         at = np.asarray(positions, np.int64)
-        made = []
-        for rows, one, parts in self._parts(at, ahead=True):
-            tokens = one.groups.gathered(parts)
-            made.append((rows, arrays(tokens, parts, self.sequence, self.document_mask)))
-        if not made:
-            made = [(at, Arrays.none(self.sequence))]
-        return {name: torch.from_numpy(a) for name, a in vars(Arrays.joined(made)).items()}
+        made = [
+            (rows, block.arrays(first, end, one.groups, self.document_mask))
+            for rows, one, block, first, end in self._blocks(at, ahead=True)
+        ]
+        found = Arrays.joined(made, self.sequence)
+        return {name: torch.from_numpy(array) for name, array in vars(found).items()}
 
     def places(self, positions: Positions) -> list[dict[str, Any]]:
         """Return where samples lie: position, epoch and sequence in it, of a mixture the dataset, and
@@ -208,8 +206,8 @@ class Tokens:
         last label included); ``ids``: those of each part's document, which lead to its source."""
         at = np.asarray(positions, np.int64)
         found: list[dict[str, Any]] = [{} for _ in at]
-        for rows, one, parts in self._parts(at, ahead=False):
-            parts = parts.without_padding()
+        for rows, one, block, first, end in self._blocks(at, ahead=False):
+            parts = block.parts.of_range(first, end).without_padding()
             names = [name for name in _IDS if name in one.dataset.schema.names]
             ids = _ids(one, parts.group, parts.row, names)
             _, ordinal = self.mixture.locate(at[rows])
@@ -231,21 +229,24 @@ class Tokens:
 
     # -- helpers ---------------------------------------------------------------------------
 
-    def _parts(self, at: Numbers, *, ahead: bool) -> list[tuple[Numbers, _Origin, Pieces]]:
-        """Of each source that has some of the positions: which, the source, and their parts; ``ahead``:
-        begin to read what comes after them."""
+    def _blocks(
+        self, at: Numbers, *, ahead: bool
+    ) -> list[tuple[Numbers, _Origin, Block, int, int]]:
+        """Where positions are: which of them, source, block, first and end in it; ``ahead``: begin to
+        read what comes after them."""
         if len(at) and at.min() < 0:
             raise UsageError(f"there is no sample {int(at.min())}: positions start at 0")
         source, ordinal = self.mixture.locate(at)
         found = []
-        for number in np.unique(source).tolist():
-            rows = np.flatnonzero(source == number)
-            found.append((rows, self._origins[number], ordinal[rows]))
         with self._lock:
-            if ahead:
-                for _, one, n in found:
-                    one.read_ahead(int(n.max()))
-            return [(rows, one, one.sequences.parts(n)) for rows, one, n in found]
+            for number, one in enumerate(self._origins):
+                rows = np.flatnonzero(source == number)
+                if len(rows):
+                    if ahead:
+                        one.read_ahead(int(ordinal[rows[-1]]))
+                    places = one.sequences.of(ordinal[rows])
+                    found += [(rows[which], one, *place) for which, *place in places]
+        return found
 
 
 def build(settings: Settings, config: RunConfig, parts: Parts) -> Tokens:
@@ -268,7 +269,7 @@ def _origin(path: str, settings: Settings, seed: int) -> _Origin:
     packing = _PACKINGS[settings.packing](
         lengths, code, dataset.manifest.digest, seed, settings.sequence_length, settings.window
     )
-    groups = RowGroups(dataset, lengths.shard, lengths.group, _WINDOWS * settings.window)
+    groups = RowGroups(dataset, lengths, _WINDOWS * settings.window)
     sequences = Sequences(packing, settings.sequence_length)
     return _Origin(dataset, lengths, packing, sequences, groups)
 
