@@ -33,7 +33,7 @@ U1, U32, U33 = np.uint64(1), np.uint64(32), np.uint64(33)
 LOW_ = EMPTY_
 LOW = np.uint64(LOW_)
 HIGH = ~LOW
-BLOCK = 256
+BLOCK = 1024
 """Hashes that are multiplied together, in vectors, before they are thrown one by one."""
 LANES = 16
 """Slots whose own hash functions are computed at once: a vector of 512 bits, or parts of it."""
@@ -107,13 +107,16 @@ def sketch_set(
             here = get32(out, at) & LOW_
             put32(out, at, value if value < here else here)
     empty: Int = 0
+    for slot in range(slots):
+        empty += np.int64(get32(out, slot) == -1)
+    if empty == 0:
+        return
+    empty = 0
     for slot in range(np.uint64(slots)):
         rest[0, empty] = slot
         rest[1, empty] = get64(numbers, 3 + 2 * np.int64(slot))
         rest[2, empty] = get64(numbers, 2 + 2 * np.int64(slot))
         empty += np.int64(get32(out, np.int64(slot)) == -1)
-    if empty == 0:
-        return
     for i in range(count):
         put32(room, i, np.int64(get64(hashes, i)))
     base, row = rest.ctypes.data, 4 * rest.shape[1]
