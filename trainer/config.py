@@ -25,6 +25,7 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     "objective": {
         "contrastive": "trainer.objectives.contrastive",
         "language": "trainer.objectives.language",
+        "distillation": "trainer.objectives.distillation",
     },
 }
 """Modules by part and name. Each has ``Settings`` and ``build(settings, config, parts)``."""

@@ -116,7 +116,7 @@ def build(settings: Settings, config: RunConfig, parts: Parts) -> Any:
     if settings.init_from is not None:
         model = decoder_model.from_folder(settings.init_from, _extension(settings))
         if parts.tokenizer is not None:
-            _fits(parts.tokenizer, settings.init_from, int(model.config.vocab_size))
+            check_tokenizer(parts.tokenizer, settings.init_from, int(model.config.vocab_size))
     else:
         assert settings.size is not None
         tokens = _vocabulary(settings, parts)
@@ -161,7 +161,7 @@ def shape(settings: Settings, tokens: int) -> dict[str, Any]:
     return {**common, **rest, **settings.shape}
 
 
-def _fits(tokenizer: Any, folder: str, known: int) -> None:
+def check_tokenizer(tokenizer: Any, folder: str, known: int) -> None:
     """Raise UsageError if a checkpoint's model was trained with another tokenizer than the data's."""
     from pathlib import Path
 

@@ -188,11 +188,13 @@ def document_mask(position_ids: torch.Tensor) -> torch.Tensor:
     return same.tril_()[:, None]
 
 
-def check_length(config: Any, length: int) -> None:
+def check_length(config: Any, length: int, fix: str = "") -> None:
     """Raise UsageError if a sequence is longer than the model's range of positions."""
     most = int(config.max_position_embeddings)
     if length > most:
-        fix = "model.context= of at least that" if config.model_type == "llama" else "another model"
+        fix = fix or (
+            "model.context= of at least that" if config.model_type == "llama" else "another model"
+        )
         raise UsageError(
             f"a sequence of {length:,} tokens is longer than the {most:,} positions of the model: "
             f"give shorter sequences, or {fix}"

@@ -69,7 +69,8 @@ def token_data(
     return root
 
 
-WORDS = "the cat dog sat ran on a mat log and then it saw one bird who sang to her".split()
+WORDS = ["the", "cat", "dog", "sat", "ran", "on", "a", "mat", "log", "and", "then", "it"]
+WORDS += ["saw", "one", "bird", "who", "sang", "to", "her"]
 
 
 def sentences(seed: int, count: int, longest: int = 60) -> list[str]:

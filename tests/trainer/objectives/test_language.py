@@ -80,5 +80,5 @@ def test_a_model_without_a_language_is_refused() -> None:
     from tests.trainer.engine import tiny
 
     tiny.register()
-    with pytest.raises(UsageError, match="model.name=decoder"):
+    with pytest.raises(UsageError, match=r"model\.name=decoder"):
         parts(model={"name": "tiny"})
