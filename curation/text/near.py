@@ -130,8 +130,7 @@ def pairs(table: pa.Table, options: NearOptions, how: str = "near") -> pa.Table:
     file, position = table["file"].to_numpy(), table["position"].to_numpy()
     seconds, firsts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for _ in range(LEADERS if threshold else 1):
-        begins = np.ones(len(order), bool)
-        begins[1:] = bucket[order[1:]] != bucket[order[:-1]]
+        begins = _changes(bucket[order])
         leaders = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
         # A row that came twice is no pair.
         others = (file[order] != file[leaders]) | (position[order] != position[leaders])
@@ -145,8 +144,9 @@ def pairs(table: pa.Table, options: NearOptions, how: str = "near") -> pa.Table:
         if not len(order):
             break
     second, first = np.concatenate(seconds), np.concatenate(firsts)
-    places = np.stack([file[second], position[second], file[first], position[first]])
-    _, distinct = np.unique(places, axis=1, return_index=True)
+    places = (position[first], file[first], position[second], file[second])
+    distinct = np.lexsort(places)
+    distinct = distinct[_changes(*(key[distinct] for key in places))]
     place = table.select(["doc_id", "file", "position"])
     left, right = (place.take(pa.array(rows[distinct])) for rows in (second, first))
     kind = pa.repeat(pa.scalar(how), len(distinct))
@@ -167,10 +167,7 @@ def clusters(candidates: pa.Table, validation: Callable[[pa.Array], Bools]) -> p
     count = candidates.num_rows
     keys = _order_keys(ends, ~validation(_flat(ends["doc_id"])))
     order = np.lexsort(keys)
-    fresh = np.zeros(2 * count, bool)
-    fresh[:1] = True
-    for key in keys:
-        fresh[1:] |= key[order[1:]] != key[order[:-1]]
+    fresh = _changes(*(key[order] for key in keys))
     nodes = np.empty(2 * count, np.int64)
     nodes[order] = np.cumsum(fresh) - 1
     # Nodes are numbered in the order of preference: the smallest of a component stays.
@@ -202,6 +199,15 @@ def _similarity(signatures: pa.ChunkedArray, first: Indices, second: Indices) ->
         part = slice(at, at + _CHUNK)
         out[part] = (slots[first[part]] == slots[second[part]]).mean(axis=1)
     return out
+
+
+def _changes(*keys: npt.NDArray) -> Bools:
+    """bool[n]: the rows that differ from the one before in any of the keys, and the first."""
+    begins = np.zeros(len(keys[0]), bool)
+    begins[:1] = True
+    for key in keys:
+        begins[1:] |= key[1:] != key[:-1]
+    return begins
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

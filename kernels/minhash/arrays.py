@@ -70,9 +70,11 @@ _TEXT_TYPES = (
 )
 
 
-def most_words(starts: Offsets, ends: Offsets) -> int:
-    """Room for the words of the longest text: a letter and a space each, and one."""
-    return int((ends - starts).max(initial=0)) // 2 + 2
+def work_space(starts: Offsets, ends: Offsets, *kinds: type[np.generic]) -> list[np.ndarray]:
+    """An array of each kind with room for the words of the longest text (a letter and a space each,
+    and one); pages that are not written to take no memory."""
+    room = int((ends - starts).max(initial=0)) // 2 + 2
+    return [np.empty(room, kind) for kind in kinds]
 
 
 def check_words(n: int) -> None:
@@ -96,15 +98,16 @@ def shingles(texts: pa.Array | pa.ChunkedArray, words: int = 5) -> tuple[Words, 
     from kernels.minhash import compiled
 
     check_words(words)
+    base = powers(2 * words)
     parts: list[Words] = []
     counts = [np.zeros(1, np.int64)]
     for chunk in chunks(texts):
         data, starts, ends = buffers(chunk)
         found = np.empty(int(((ends - starts) // 2 + 1).sum()), np.uint64)
         offsets = np.zeros(len(chunk) + 1, np.int64)
-        room, base = most_words(starts, ends), powers(2 * words)
+        space = work_space(starts, ends, np.uint64, np.uint8)
         compiled.shingles_of_texts(
-            data, starts, ends, tables(), 2 * words, base, room, found, offsets
+            data, starts, ends, tables(), 2 * words, base, *space, found, offsets
         )
         parts.append(found[: offsets[-1]].copy())
         counts.append(np.diff(offsets))
@@ -125,7 +128,8 @@ def sketch(hashes: Words, offsets: Offsets, slots: int = 112, seed: int = 1) -> 
     hashes = np.ascontiguousarray(hashes, np.uint64)
     offsets = np.ascontiguousarray(offsets, np.int64)
     out = np.empty((len(offsets) - 1, slots), np.uint32)
-    compiled.sketch_rows(hashes, offsets, numbers, out)
+    room = np.empty(int(np.diff(offsets).max(initial=0)), np.uint32)
+    compiled.sketch_rows(hashes, offsets, numbers, room, out)
     return out
 
 
@@ -145,8 +149,8 @@ def signatures(
     for chunk in chunks(texts):
         data, starts, ends = buffers(chunk)
         out = np.empty((len(chunk), slots), np.uint32)
-        room = most_words(starts, ends)
-        compiled.sketch_texts(data, starts, ends, tables(), 2 * words, base, room, numbers, out)
+        space = work_space(starts, ends, np.uint64, np.uint8, np.uint64, np.uint32)
+        compiled.sketch_texts(data, starts, ends, tables(), 2 * words, base, *space, numbers, out)
         parts.append(out)
     return parts[1] if len(parts) == 2 else np.concatenate(parts)
 

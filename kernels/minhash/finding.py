@@ -14,14 +14,15 @@ from kernels.minhash.arrays import (
     buffers,
     check_words,
     chunks,
-    most_words,
     powers,
     tables,
+    work_space,
 )
 
 BITS_PER_KEY = 16
 """Of the table that is read first: of 16 hashes that are not in the index one gets past it."""
 _HITS = 1 << 12
+_KINDS = (np.uint64, np.uint8, np.int32, np.int32)
 
 
 class Lookup:
@@ -67,9 +68,9 @@ def gram_places(texts: pa.Array, words: int) -> Grams:
     most = int(((ends - starts) // 2 + 1).sum())
     hashes, places = np.empty(most, np.uint64), np.empty((most, 2), np.int64)
     offsets, counts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts), np.int64)
-    room, base = most_words(starts, ends), powers(2 * words)
+    space, base = work_space(starts, ends, *_KINDS), powers(2 * words)
     compiled.places_of_grams(
-        data, starts, ends, tables(), 2 * words, base, room, hashes, places, offsets, counts
+        data, starts, ends, tables(), 2 * words, base, *space, hashes, places, offsets, counts
     )
     used = offsets[-1]
     return Grams(hashes[:used].copy(), places[:used].copy(), offsets, counts)
@@ -99,13 +100,13 @@ def overlaps(
     row = 0
     for chunk in chunks(texts):
         data, starts, ends = buffers(chunk)
-        room, base = most_words(starts, ends), powers(2 * max(words, short_words))
+        space, base = work_space(starts, ends, *_KINDS), powers(2 * max(words, short_words))
         hits = np.empty((_HITS, 5), np.int64)
         done = 0
         while done < len(chunk):
             begun = done
             done, used = compiled.find_overlaps(
-                data, starts, ends, tables(), base, room, 2 * words, grams.fields,
+                data, starts, ends, tables(), base, *space, 2 * words, grams.fields,
                 2 * short_words, shorts.fields, short_counts, short_hashes, tinies.fields, done, hits,
             )  # fmt: skip
             part = hits[:used].copy()

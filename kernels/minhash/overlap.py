@@ -3,7 +3,8 @@
 A lookup is the address of six numbers (`finding.Lookup`): those of `keys`, `first` and `bits`, two shifts
 and the number of keys. `keys` uint64 ascend; keys[first[p]:first[p + 1]] are those whose high bits, key >>
 shift, are p; `bits` has a bit for each key's value key >> narrow, so that a hash which is not there costs
-one read of a small table. Time is linear in the bytes.
+one read of a small table. Time is linear in the bytes. `words` uint64, `weights` uint8, `froms` and `tos`
+int32 are the caller's work space for as many words as a text can have.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def places_of_grams(
     tables: Array,
     need: Int,
     powers: Array,
-    room: Int,
+    words: Array,
+    weights: Array,
+    froms: Array,
+    tos: Array,
     hashes: Array,
     places: Array,
     offsets: Array,
@@ -64,8 +68,6 @@ def places_of_grams(
 ) -> None:
     """As `scan.shingles_of_texts`, and places int64 [., 2]: bytes of the text at which an n-gram
     begins and ends. counts[r] is the number of words of a text that has no n-gram, else 0."""
-    words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    froms, tos = np.empty(room, np.int32), np.empty(room, np.int32)
     word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
     begin_at, end_at, power = froms.ctypes.data, tos.ctypes.data, powers.ctypes.data
     used = 0
@@ -103,7 +105,10 @@ def find_overlaps(
     ends: Array,
     tables: Array,
     powers: Array,
-    room: Int,
+    words: Array,
+    weights: Array,
+    froms: Array,
+    tos: Array,
     need: Int,
     grams: Array,
     short_need: Int,
@@ -121,8 +126,6 @@ def find_overlaps(
     have the number and the hash of all their words. A tiny text is found as a whole text only.
     Returns (rows done, hits); with rows left, hits has no room for those of the next.
     """
-    words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    froms, tos = np.empty(room, np.int32), np.empty(room, np.int32)
     word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
     begin_at, end_at, power = froms.ctypes.data, tos.ctypes.data, powers.ctypes.data
     short_keys, shorts_end = np.int64(shorts[0]), np.int64(shorts[5])

@@ -174,15 +174,17 @@ def shingles_of_texts(
     tables: Array,
     need: Int,
     powers: Array,
-    room: Int,
+    words: Array,
+    weights: Array,
     out: Array,
     offsets: Array,
 ) -> None:
     """Shingles of text r = data[begins[r]:ends[r]] into out[offsets[r]:offsets[r + 1]].
 
-    `room` is the most words that a text can have; `offsets` int64 [n + 1], written here.
+    `words` and `weights` are work space for as many words as a text can have; it is the caller's, as
+    compiled code would free an array of its own after taking its address. `offsets` int64 [n + 1] is
+    written here.
     """
-    words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
     word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
     used: Int = 0
     offsets[0] = 0
@@ -200,14 +202,15 @@ def sketch_texts(
     tables: Array,
     need: Int,
     powers: Array,
-    room: Int,
+    words: Array,
+    weights: Array,
+    hashes: Array,
+    folded: Array,
     numbers: Array,
     out: Array,
 ) -> None:
     """`shingles_of_texts` and `sketching.sketch_rows` at once, text by text, so that all stays in
-    cache."""
-    words, weights = np.empty(room, np.uint64), np.empty(room, np.uint8)
-    hashes, folded = np.empty(room, np.uint64), np.empty(room, np.uint32)
+    cache; `hashes` uint64 and `folded` uint32 are work space too."""
     word, weight, chars = words.ctypes.data, weights.ctypes.data, tables.ctypes.data
     slots = out.shape[1]
     thrown, rest = np.empty(BLOCK, np.uint64), np.empty((4, slots + LANES), np.uint32)

@@ -128,18 +128,15 @@ def sketch_set(
 
 
 @njit(cache=True, nogil=True)
-def sketch_rows(hashes: Array, offsets: Array, numbers: Array, out: Array) -> None:
+def sketch_rows(hashes: Array, offsets: Array, numbers: Array, room: Array, out: Array) -> None:
     """out[r] (uint32 [n, slots]) is the sketch of hashes[offsets[r]:offsets[r + 1]] (uint64).
 
     `offsets` int64 [n + 1] within the hashes, `numbers` uint64 [2 slots + 2] as in
-    `reference.parameters`. A row without hashes is `EMPTY` in all slots.
+    `reference.parameters`, `room` uint32 [the most hashes of a row]. A row without hashes is `EMPTY` in
+    all slots.
     """
     slots = out.shape[1]
-    most: Int = 0
-    for row in range(out.shape[0]):
-        most = max(most, offsets[row + 1] - offsets[row])
     thrown, rest = np.empty(BLOCK, np.uint64), np.empty((4, slots + LANES), np.uint32)
-    room = np.empty(most, np.uint32)
     for row in range(out.shape[0]):
         sketch_set(
             hashes.ctypes.data + 8 * offsets[row],
