@@ -48,11 +48,14 @@ def renderer(template: str, tokens: Mapping[str, str]) -> Callable[[Any], str]:
     ``tokens`` are the values of bos_token, eos_token and so on in the template.
     """
     try:
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from transformers.utils import chat_template_utils
     except ImportError:
         raise UsageError(
             "chat_template= needs the package transformers: pip install 'headrace[train]'"
         ) from None
+
+    # It returns (texts, places of generated parts), which its annotation does not say.
+    render_texts: Any = chat_template_utils.render_jinja_template
 
     def render(messages: Any) -> str:
         if not isinstance(messages, list) or not messages:
@@ -62,7 +65,7 @@ def renderer(template: str, tokens: Mapping[str, str]) -> Callable[[Any], str]:
         # Arrow fills the fields that a message does not have with null.
         clean = [{k: v for k, v in one.items() if v is not None} for one in messages]
         try:
-            texts, _ = render_jinja_template([clean], chat_template=template, **tokens)
+            texts, _ = render_texts([clean], chat_template=template, **tokens)
         except Exception as error:  # a template may raise what it likes
             raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from None
         return texts[0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -167,8 +167,8 @@ MEASURES: dict[str, Callable[[Measured], float]] = {
     "duplicate_line_characters": lambda m: repeats(m.lines)[1],
     "duplicate_paragraphs": lambda m: repeats(m.paragraphs)[0],
     "duplicate_paragraph_characters": lambda m: repeats(m.paragraphs)[1],
-    **{f"top_{n}_gram": (lambda m, n=n: m.top_ngram(n)) for n in TOP},
-    **{f"duplicate_{n}_grams": (lambda m, n=n: m.repeated_ngrams(n)) for n in REPEATED},
+    **{f"top_{n}_gram": partial(Measured.top_ngram, n=n) for n in TOP},
+    **{f"duplicate_{n}_grams": partial(Measured.repeated_ngrams, n=n) for n in REPEATED},
 }
 """What rules bound: ``min_NAME`` from below, ``max_NAME`` from above; cheap ones first."""
 
