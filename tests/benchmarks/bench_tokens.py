@@ -10,11 +10,15 @@ process, no loader workers, everything in the page cache.
 * litData: `optimize` and `StreamingDataset(shuffle=True)` with `TokensLoader` and 64 MB chunks.
 * memmap: one file of all tokens, sequences at permuted places: no documents, no check, no source.
 
-An epoch each, turn by turn, after a round that is not counted. The second line is the index: the time to
-build it, its bytes, the memory that building takes, and the time from opening it to the parts of a batch
-anywhere (a new process, the source opened before nothing), for 10 million documents of 1,000 tokens
-whose lengths are made up: 10^10 tokens. Run it as a script: ``python tests/benchmarks/bench_tokens.py
-[--runs 7] [--documents 100000] [--cases reading index]``.
+An epoch each, turn by turn, after a round that is not counted.
+
+"index" is of 10 million documents of 1,000 tokens on average, 10^10 tokens, whose lengths are made up
+in row groups of 7,003: seconds and megabytes of building the index and of packing it by best fit (the
+memory is that above an interpreter with the modules loaded, mapped pages of the index included), and
+the seconds from nothing open to the parts of 512 sequences anywhere in an epoch.
+
+Run it as a script: ``python tests/benchmarks/bench_tokens.py [--runs 7] [--documents 250000]
+[--cases reading index]``.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, BATCH = 2048, 16
 VOCABULARY, EOS, MEAN = 50_257, 50_256, 600
+GROUPS, GROUP_ROWS = 1428, 7003
 CASES = ("reading", "index")
 Read = Callable[[int], Iterator[int]]
 """Reads an epoch; yields the tokens of each batch."""
@@ -211,3 +216,82 @@ def reading(runs: int, count: int, folder: Path) -> dict[str, Any]:
             line[f"{mine}/{peer}"] = spread([a / b for a, b in pairs])
     line["mtok_per_s"] = {name: round(statistics.median(found)) for name, found in rates.items()}
     return line
+
+
+def made_up() -> Iterator[Any]:
+    """Row groups of 10^10 tokens in all, one document in 200 held out."""
+    from trainer.packing.lengths import RowGroup
+
+    rng = np.random.default_rng(0)
+    codes = (np.arange(GROUP_ROWS) % 200 == 0).astype(np.uint8)
+    for number in range(GROUPS):
+        lengths = np.minimum(rng.exponential(1000, GROUP_ROWS) + 1, 1 << 20).astype(np.int32)
+        yield RowGroup(number // 20, number % 20, lengths, codes)
+
+
+def index_step(step: str, folder: Path) -> dict[str, Any]:
+    """One step of the index's case, in a process of its own."""
+    from trainer.packing.best_fit import BestFit
+    from trainer.packing.concatenate import Concatenated
+    from trainer.packing.lengths import Lengths, build
+
+    os.environ["HEADRACE_CACHE"] = str(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    lengths = folder / "lengths"
+    if step == "build":
+        lengths.mkdir()
+        build(lengths, made_up(), ["train", "validation"])
+    else:
+        way = BestFit if "fit" in step else Concatenated
+        packing: Any = way(Lengths.opened(lengths), 0, "digest", 0, LENGTH, 8)
+        if step != "fit":
+            first = packing.sequences // 3
+            packing.parts(2, np.arange(first, first + 512))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    line = {"seconds": round(seconds, 3), "memory_mb": round(peak / 1024)}
+    if step == "fit":
+        line["padding_percent"] = round(100 * packing.padding / packing.sequences / LENGTH, 4)
+    return line
+
+
+def index(folder: Path) -> dict[str, Any]:
+    """Seconds and memory of each step, and the bytes on disk."""
+    line: dict[str, Any] = {"case": "index", "documents": GROUPS * GROUP_ROWS}
+    for step in ("build", "fit", "seek", "seek_fit"):
+        command = [sys.executable, __file__, "--one", step, str(folder)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        line[step] = json.loads(done.stdout.splitlines()[-1])
+        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        line[step]["disk_mb"] = round(size / 1e6)
+    return line
+
+
+def main() -> None:
+    """Print one JSON line a case."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--documents", type=int, default=250_000)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--one", nargs=2, metavar=("STEP", "FOLDER"))
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    warnings.simplefilter("ignore")
+    if args.one:
+        print(json.dumps(index_step(args.one[0], Path(args.one[1]))))
+        return
+    root = Path(tempfile.mkdtemp(prefix="bench-tokens-"))
+    os.environ["HEADRACE_CACHE"] = str(root / "cache")
+    try:
+        if "reading" in args.cases:
+            print(json.dumps(reading(args.runs, args.documents, root)), flush=True)
+        if "index" in args.cases:
+            (root / "index").mkdir()
+            print(json.dumps(index(root / "index")), flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

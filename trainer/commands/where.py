@@ -59,9 +59,11 @@ def where(output: Path, step: int, rank: int | None = None) -> dict[str, Any]:
     config, record = _run_of(output)
     source = _source(config)
     if source.digest != record["data"]["digest"]:
+        path = config.data.get("path")
+        named = f"data.path={path}" if path else "data.mix"
         raise IntegrityError(
-            f"{output} is a run on dataset {record['data']['digest']}, and data.path="
-            f"{config.data.get('path')} is {source.digest}: bring the run's dataset back there"
+            f"{output} is a run on dataset {record['data']['digest']}, and {named} is "
+            f"{source.digest}: bring the run's dataset back there"
         )
     steps = sizes(config, 1, source).steps
     if not 1 <= step <= steps:
@@ -142,16 +144,24 @@ def _ranks(events: list[dict[str, Any]], step: int, first: int) -> int:
 
 
 def _line(sample: dict[str, Any]) -> str:
-    """One sample for people."""
+    """One sample for people; of a sequence its parts below, one line each, with their ids."""
     values = dict(sample)
     ids = values.pop("ids", {})
+    parts = values.pop("parts", [])
     replaced = values.pop("replaced", None)
     words = [f"{values.pop('position'):>10}  rank {values.pop('rank')}"]
     words += [f"{name} {value}" for name, value in values.items()]
-    # URLs are anyone's: JSON shows what a terminal would obey.
-    words += [
-        f"{name}={json.dumps(value)}".replace("\x7f", "\\u007f") for name, value in ids.items()
-    ]
+    if not parts:
+        words += _ids(ids)
     if replaced:
         words.append(f"replaced by sample {replaced.get('by')} ({replaced.get('reason')})")
-    return "  ".join(words)
+    lines = ["  ".join(words)]
+    for i, part in enumerate(parts):
+        own = _ids({name: of_parts[i] for name, of_parts in ids.items()})
+        lines.append("  ".join(["", *(f"{name} {value}" for name, value in part.items()), *own]))
+    return "\n      ".join(lines)
+
+
+def _ids(ids: dict[str, Any]) -> list[str]:
+    # URLs are anyone's: JSON shows what a terminal would obey.
+    return [f"{name}={json.dumps(value)}".replace("\x7f", "\\u007f") for name, value in ids.items()]

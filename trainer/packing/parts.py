@@ -60,6 +60,8 @@ class Parts:
             - np.bincount(self.sequence, weights=self.length, minlength=sequences).astype(np.int64)
         )
         short = np.flatnonzero(missing)
+        if not len(short):
+            return self
         none = np.zeros(len(short), np.int64)
         pads = Parts(short, np.full(len(short), PADDING), none, none, none, missing[short])
         return Parts.joined([self, pads])
@@ -116,11 +118,11 @@ class Recent(OrderedDict[tuple[int, int], T]):
 
 
 def following(epoch: int, at: int, starts: Numbers) -> tuple[int, int] | None:
-    """Return epoch and window that come after the one of ``at``, if a quarter of that one is done: before,
-    loader threads may still read the one before. ``starts``: as in `windows_of`."""
+    """Return epoch and window that come after the one of ``at``, if an eighth of that one is done: before,
+    loader threads may still begin on the one before. ``starts``: as in `windows_of`."""
     window = int(np.searchsorted(starts, at, side="right")) - 1
     low, high = starts[window : window + 2].tolist()
-    if 4 * (at - low) < high - low:
+    if 8 * (at - low) < high - low:
         return None
     return (epoch, window + 1) if window + 2 < len(starts) else (epoch + 1, 0)
 

@@ -20,8 +20,8 @@ from trainer.packing.tokens import RowGroups, Tokens
 IGNORED = -100
 """Label that no loss counts."""
 
-_BLOCK_TOKENS = 1 << 20
-_BLOCK = 512
+_BLOCK_TOKENS = 1 << 22
+_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Sequences:
         """``length``: T."""
         self.packing = packing
         self.length = length
-        self.size = max(1, min(_BLOCK, _BLOCK_TOKENS // length))
+        self.size = max(1, min(_BLOCK, _BLOCK_TOKENS // length, packing.sequences // 2))
         self._blocks: Recent[Block] = Recent()
 
     def of(self, sequences: Numbers) -> list[tuple[Numbers, Block, int, int]]:
@@ -141,7 +141,7 @@ class Sequences:
         sequences = np.arange(number * self.size, (number + 1) * self.size)
         epochs, within = np.divmod(sequences, self.packing.sequences)
         found = []
-        for epoch in np.unique(epochs).tolist():
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = np.flatnonzero(epochs == epoch)
             parts = self.packing.parts(epoch, within[here])
             found.append(dataclasses.replace(parts, sequence=here[parts.sequence]))
