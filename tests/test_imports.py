@@ -52,7 +52,11 @@ def test_no_module_loads_beam_or_torch(package: str) -> None:
 
 
 # Subclasses of torch's classes; they are imported when a run is built.
-OF_TORCH = ("trainer.models.clip",)
+OF_TORCH = (
+    "trainer.models.clip",
+    "trainer.models.decoder_model",
+    "trainer.objectives.linear_cross_entropy",
+)
 
 
 def test_only_what_is_made_of_torch_loads_it() -> None:

@@ -47,7 +47,7 @@ def _gpt2(
 
 
 SIZES: dict[SizeName, Size] = {
-    "tiny": Size("llama", 256, 6, 4, 704, 512, 8192, 10_000.0),
+    "tiny": Size("llama", 192, 4, 3, 512, 512, 4096, 10_000.0),
     "300m": Size("llama", 1024, 20, 16, 2816),
     "550m": Size("llama", 1280, 24, 10, 3584),
     "880m": Size("llama", 1536, 24, 16, 4096),
