@@ -75,7 +75,8 @@ format: $(VENV)/.dev
 
 # litdata wants a torchvision that does not fit the CPU build of torch, and runs without it.
 $(VENV)/.peers: $(VENV)/.dev
-	@$(PIP) install -qq --no-deps litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1
+	@$(PIP) install -qq --no-deps litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1 \
+	  datasketch==2.0.0 rensa==0.5.0
 	@touch $@
 
 bench: $(VENV)/.peers

@@ -51,7 +51,8 @@ def words_of(tokens: Path) -> list[str]:
 
 
 def config_of(tokens: Path) -> RunConfig:
-    return load("llama-tiny", [*words_of(tokens), "output=unused", "length.steps=1"])
+    output = f"output={tokens.parent / 'run'}"
+    return load("llama-tiny", [*words_of(tokens), output, "length.steps=1"])
 
 
 @pytest.mark.slow
