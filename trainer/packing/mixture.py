@@ -48,7 +48,7 @@ def whole(weights: Sequence[float]) -> list[int]:
     divisor = math.gcd(*numbers)
     numbers = [number // divisor for number in numbers]
     if sum(numbers) > LARGEST_PERIOD:
-        near = [f and max(1e-4, round(float(f / sum(exact)), 4)) for f in exact]
+        near = [max(1e-4, round(float(f / sum(exact)), 4)) if f else 0.0 for f in exact]
         raise UsageError(
             f"weights {_shown(weights)} are as {' : '.join(map(str, numbers))}, which add up to "
             f"{sum(numbers)}; the order of a mixture may repeat after {LARGEST_PERIOD} sequences at "

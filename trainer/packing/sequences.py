@@ -7,6 +7,7 @@ that a batch costs little more than copying its tokens.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -70,14 +71,9 @@ class Block:
         self._sizes = np.minimum(parts.length, length - column)
         ordinal = np.arange(len(begins)) - np.array(self._first)[parts.sequence]
         self._ordinal = np.where(padding, -1, ordinal).astype(np.int32)
-        self._cuts = list(
-            zip(
-                parts.group.tolist(),
-                parts.offset.tolist(),
-                (parts.offset + parts.length).tolist(),
-                strict=True,
-            )
-        )
+        self._groups: list[int] = parts.group.tolist()
+        self._begins: list[int] = parts.offset.tolist()
+        self._ends: list[int] = (parts.offset + parts.length).tolist()
         self._tokens: dict[int, Tokens] = {}
 
     def arrays(self, first: int, end: int, groups: RowGroups, document_mask: bool) -> Arrays:
@@ -87,9 +83,10 @@ class Block:
         ``document_mask`` where it begins a document. Padding is token 0 and segment -1.
         """
         length, low, high = self._length, self._first[first], self._first[end]
-        tokens = self._tokens or self._read(groups)
-        ids = np.concatenate([tokens[g][a:b] for g, a, b in self._cuts[low:high]])
-        ids = ids.reshape(-1, length + 1)
+        here = self._groups[low:high]
+        tokens = self._tokens_of(here, groups)
+        places = zip(here, self._begins[low:high], self._ends[low:high], strict=True)
+        ids = np.concatenate([tokens[g][a:b] for g, a, b in places]).reshape(-1, length + 1)
         inputs, labels = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
         sizes = self._sizes[low:high]
         if document_mask:
@@ -108,12 +105,14 @@ class Block:
             segments[sequence, column:] = -1
         return Arrays(inputs, labels, positions, segments)
 
-    def _read(self, groups: RowGroups) -> dict[int, Tokens]:
-        wanted = np.unique(self.parts.group).tolist()
-        found = {g: one.tokens for g, one in groups.documents(set(wanted) - {PADDING}).items()}
-        found[PADDING] = np.zeros(self._length + 1, groups.alphabet.dtype)
-        self._tokens = found
-        return found
+    def _tokens_of(self, numbers: list[int], groups: RowGroups) -> dict[int, Tokens]:
+        """The tokens of row groups and more, by number; what was read stays as long as the block."""
+        if missing := set(numbers).difference(self._tokens):
+            more = {n: one.tokens for n, one in groups.documents(missing - {PADDING}).items()}
+            if PADDING in missing:
+                more[PADDING] = np.zeros(self._length + 1, groups.alphabet.dtype)
+            self._tokens = self._tokens | more
+        return self._tokens
 
 
 class Sequences:
@@ -133,7 +132,7 @@ class Sequences:
         found = []
         for low, high in itertools.pairwise(bounds):
             number, first = divmod(int(sequences[low]), self.size)
-            block = self._blocks.get_or((0, number), lambda n=number: self._made(n))
+            block = self._blocks.get_or((0, number), functools.partial(self._made, number))
             found.append((np.arange(low, high), block, first, first + high - low))
         return found
 

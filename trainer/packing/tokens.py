@@ -73,7 +73,8 @@ class Documents:
 class RowGroups:
     """The row groups of a dataset, the last ``held`` of which stay in memory. Any number of threads.
 
-    One thread of its own reads, so that a window can be read while the one before is used.
+    One thread of its own reads, so that a window can be read while the one before is used. Those go
+    first that were asked for or announced first: the window before.
     """
 
     def __init__(self, dataset: Dataset, lengths: Lengths, held: int) -> None:
@@ -92,31 +93,24 @@ class RowGroups:
         with self._lock:
             for number in numbers.tolist():
                 self._future(number)
+                self._kept.move_to_end(number)
 
     def documents(self, numbers: Iterable[int]) -> dict[int, Documents]:
         """Return row groups by number. IntegrityError for one that contradicts the manifest."""
         with self._lock:
             futures = {number: self._future(number) for number in numbers}
-        return {number: self._result(number, future) for number, future in futures.items()}
+        return {number: future.result() for number, future in futures.items()}
 
     # -- helpers ---------------------------------------------------------------------------
 
     def _future(self, number: int) -> Future[Documents]:
-        """The reading of a row group, begun if it is not kept; under the lock."""
-        if number not in self._kept:
+        """The reading of a row group, begun if it is not kept or failed before; under the lock."""
+        known = self._kept.get(number)
+        if known is None or (known.done() and known.exception()):
             self._kept[number] = self._reader.submit(self._read, number)
-        self._kept.move_to_end(number)
         while len(self._kept) > self._held:
             self._kept.popitem(last=False)
         return self._kept[number]
-
-    def _result(self, number: int, future: Future[Documents]) -> Documents:
-        try:
-            return future.result()
-        except BaseException:
-            with self._lock:  # what is repaired meanwhile is read again
-                self._kept.pop(number, None)
-            raise
 
     def _read(self, number: int) -> Documents:
         shard, group = int(self._lengths.shard[number]), int(self._lengths.group[number])

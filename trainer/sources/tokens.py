@@ -244,8 +244,8 @@ class Tokens:
                 if len(rows):
                     if ahead:
                         one.read_ahead(int(ordinal[rows[-1]]))
-                    places = one.sequences.of(ordinal[rows])
-                    found += [(rows[which], one, *place) for which, *place in places]
+                    for which, block, first, end in one.sequences.of(ordinal[rows]):
+                        found.append((rows[which], one, block, first, end))
         return found
 
 

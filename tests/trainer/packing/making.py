@@ -37,7 +37,7 @@ class Text:
 
     @property
     def doc_id(self) -> bytes:
-        return ids.id128(b"document", bytes(str(list(self.tokens)), "ascii"))
+        return ids.id128(b"document", np.asarray(self.tokens, "<u4").tobytes())
 
 
 def texts(lengths: Sequence[int], *, validation: int = 0, first: int = 0) -> list[Text]:

@@ -143,15 +143,19 @@ def test_an_epoch_has_every_token_once(
             assert set(labels) == wanted - begin
 
 
-def test_best_fit_cuts_less_and_says_how_much_it_pads(dataset: Dataset) -> None:
+def test_best_fit_cuts_no_document_that_fits_and_says_how_much_it_pads(dataset: Dataset) -> None:
+    tokens = tokens_of(dataset)
+
     def cut(of: Tokens) -> int:
-        parts = [p for place in of.places(np.arange(of.samples(1))) for p in place["parts"]]
-        return sum(p["start"] > 0 for p in parts)
+        """Documents of at most T tokens that lie in two sequences."""
+        places = of.places(np.arange(of.samples(1)))
+        parts = [(p["shard"], p["row"]) for place in places for p in place["parts"] if p["start"]]
+        return sum(len(tokens[part]) <= T for part in parts)
 
     fit = source(dataset, packing="best_fit", window=100)
     batch = fit.batch(np.arange(fit.samples(1)))
     padding = int((batch["segments"] == -1).sum())
-    assert cut(fit) < cut(source(dataset)) / 3
+    assert cut(fit) == 0 and cut(source(dataset)) > 40
     assert f"({padding / batch['segments'].numel():.2%} padding" in fit.summary(10)[0]
     assert padding < 0.05 * batch["segments"].numel()
 
@@ -174,7 +178,7 @@ def test_samples_are_a_function_of_their_position_and_the_seed(
 
 @settings(
     deadline=None,
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -191,7 +195,7 @@ def test_interruptions_ranks_and_loaders_change_no_global_batch(
     """Each run has other ranks and loader threads, goes on from where the last one was stopped, and
     opens the data anew; the batches are those of one uninterrupted loop."""
     mix = [{"path": d.storage.url, "weight": w} for d, w in ((dataset, 0.7), (apart, 0.3))]
-    change = {"path": None, "mix": mix, "packing": packing}
+    change: dict[str, Any] = {"path": None, "mix": mix, "packing": packing}
     size, step = 8, 0
     plain_ = source(dataset, **change)
     for ranks, loaders, steps in runs:
@@ -271,19 +275,23 @@ def test_documents_of_a_split_come_whole_and_in_order(apart: Dataset, split: str
     assert all(texts[d.doc_id] == d.source for d in found)
 
 
-def test_a_window_is_read_while_the_one_before_is_used(dataset: Dataset) -> None:
-    """And no row group is read twice an epoch by a loop."""
-    of = source(dataset, window=1)
+def test_a_loop_reads_each_row_group_once_and_the_next_window_ahead(dataset: Dataset) -> None:
+    of = source(dataset, window=2)
     read: list[int] = []
     groups = of._origins[0].groups
     inner = groups._read
-    groups._read = lambda number: (read.append(number), inner(number))[1]  # type: ignore[method-assign]
+
+    def counted(number: int) -> Any:
+        read.append(number)
+        return inner(number)
+
+    groups._read = counted  # type: ignore[method-assign]
     for k in range(of.samples(1)):
         of.batch(np.array([k]))
     groups._reader.shutdown()
     counts = Counter(read)
     assert set(counts) == set(np.flatnonzero(of._origins[0].lengths.tokens[:, 0]).tolist())
-    assert sum(counts.values()) <= len(counts) + 2  # the next epoch's first two
+    assert sum(counts.values()) == len(counts) + 2  # the next epoch's first window
 
 
 def test_the_run_builds_it_with_its_model_and_tokenizer(dataset: Dataset) -> None:

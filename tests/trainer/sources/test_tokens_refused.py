@@ -177,9 +177,9 @@ def test_a_position_before_the_first(dataset: Dataset) -> None:
 
 
 def test_a_document_of_ten_megabytes_is_like_any_other(tmp_path: Path) -> None:
-    texts = [*making.texts([30, 0]), making.Text(range(30, 30 + 5_000_000))]
+    texts = [*making.texts([30, 0]), making.Text(range(30, 30 + 2_600_000))]
     data = making.made(tmp_path / "big", texts, vocabulary=1 << 23)
     for packing in ("concatenate", "best_fit"):
         source = Tokens(settings(data, packing=packing, sequence_length=4096), 0)
         batch = source.batch(np.arange(source.samples(1)))
-        assert len(np.unique(batch["input_ids"])) > 4_990_000
+        assert len(np.unique(batch["input_ids"])) > 2_590_000
