@@ -60,8 +60,6 @@ class Parts:
             - np.bincount(self.sequence, weights=self.length, minlength=sequences).astype(np.int64)
         )
         short = np.flatnonzero(missing)
-        if not len(short):
-            return self
         none = np.zeros(len(short), np.int64)
         pads = Parts(short, np.full(len(short), PADDING), none, none, none, missing[short])
         return Parts.joined([self, pads])

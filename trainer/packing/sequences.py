@@ -57,6 +57,7 @@ class Block:
         """``parts``: of the sequences from 0 on, padding included: T + 1 tokens each."""
         self.parts = parts
         self._length = length
+        self._line = np.arange(length)
         wide = length + 1
         self._first: list[int] = np.searchsorted(parts.sequence, np.arange(sequences + 1)).tolist()
         begins = np.cumsum(parts.length) - parts.length
@@ -75,6 +76,7 @@ class Block:
         self._begins: list[int] = parts.offset.tolist()
         self._ends: list[int] = (parts.offset + parts.length).tolist()
         self._tokens: dict[int, Tokens] = {}
+        self._distinct = len(set(self._groups))
 
     def arrays(self, first: int, end: int, groups: RowGroups, document_mask: bool) -> Arrays:
         """Return the arrays of the sequences from ``first`` to ``end``.
@@ -88,16 +90,15 @@ class Block:
         places = zip(here, self._begins[low:high], self._ends[low:high], strict=True)
         ids = np.concatenate([tokens[g][a:b] for g, a, b in places]).reshape(-1, length + 1)
         inputs, labels = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
-        sizes = self._sizes[low:high]
         if document_mask:
+            sizes = self._sizes[low:high]
             edges = np.searchsorted(self._crossing, (first * length, end * length)).tolist()
             labels.reshape(-1)[self._crossing[slice(*edges)] - first * length] = IGNORED
-            line = np.arange(length)
-            positions = np.concatenate([line[:size] for size in sizes.tolist()])
+            positions = np.concatenate([self._line[:size] for size in sizes.tolist()])
             positions = positions.reshape(-1, length)
             segments = np.repeat(self._ordinal[low:high], sizes).reshape(-1, length)
         else:
-            positions = np.broadcast_to(np.arange(length), inputs.shape).copy()
+            positions = np.broadcast_to(self._line, inputs.shape).copy()
             segments = np.zeros(inputs.shape, np.int32)
         for i in range(bisect_left(self._padded, first), bisect_left(self._padded, end)):
             sequence, column = self._padded[i] - first, self._padding[i]
@@ -107,6 +108,8 @@ class Block:
 
     def _tokens_of(self, numbers: list[int], groups: RowGroups) -> dict[int, Tokens]:
         """The tokens of row groups and more, by number; what was read stays as long as the block."""
+        if len(self._tokens) == self._distinct:
+            return self._tokens
         if missing := set(numbers).difference(self._tokens):
             more = {n: one.tokens for n, one in groups.documents(missing - {PADDING}).items()}
             if PADDING in missing:
@@ -127,8 +130,11 @@ class Sequences:
 
     def of(self, sequences: Numbers) -> list[tuple[Numbers, Block, int, int]]:
         """Return where sequences (int64[n]) are: which of them, their block, first and end in it."""
-        breaks = (np.diff(sequences) != 1) | (sequences[1:] % self.size == 0)
-        bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(sequences)]
+        first, last = int(sequences[0]), int(sequences[-1])
+        bounds = [0, len(sequences)]
+        if last // self.size != first // self.size or (np.diff(sequences) != 1).any():
+            breaks = (np.diff(sequences) != 1) | (sequences[1:] % self.size == 0)
+            bounds[1:1] = (np.flatnonzero(breaks) + 1).tolist()
         found = []
         for low, high in itertools.pairwise(bounds):
             number, first = divmod(int(sequences[low]), self.size)

@@ -241,11 +241,12 @@ class Tokens:
         with self._lock:
             for number, one in enumerate(self._origins):
                 rows = np.flatnonzero(source == number)
-                if len(rows):
-                    if ahead:
-                        one.read_ahead(int(ordinal[rows[-1]]))
-                    for which, block, first, end in one.sequences.of(ordinal[rows]):
-                        found.append((rows[which], one, block, first, end))
+                if not len(rows):
+                    continue
+                if ahead:
+                    one.read_ahead(int(ordinal[rows[-1]]))
+                for which, block, first, end in one.sequences.of(ordinal[rows]):
+                    found.append((rows[which], one, block, first, end))
         return found
 
 
