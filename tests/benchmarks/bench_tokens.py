@@ -1,4 +1,4 @@
-"""Token data into shuffled training batches: our source, litData's TokensLoader, and a raw memmap.
+"""Token data into shuffled training batches: our source, litData, and a raw memmap.
 
 The same documents everywhere (lognormal lengths, ids of a Zipf law, 2 bytes a token, each ends with an
 end of text); sequences of 2,048 tokens in batches of 16 with ``input_ids`` and ``labels`` as int64, one
@@ -7,7 +7,9 @@ process, no loader workers, everything in the page cache.
 * ours: a committed dataset through `trainer.sources.tokens`. It also makes positions and segments;
   "ours" has ``document_mask=false``, so that nothing of that depends on the documents, as nothing of
   the others' does; "ours_masked" is the default. Each shard was hashed in the first round.
-* litData: `optimize` and `StreamingDataset(shuffle=True)` with `TokensLoader` and 64 MB chunks.
+* litData: `StreamingDataset(shuffle=True)` over 64 MB chunks. "litdata_documents" has documents as
+  items, so that documents are shuffled as ours are, concatenated and cut here; "litdata_blocks" has its
+  TokensLoader and StreamingDataLoader: fixed blocks of the unshuffled stream are shuffled.
 * memmap: one file of all tokens, sequences at permuted places: no documents, no check, no source.
   "memmap" takes each sequence's inputs and labels by themselves, as nanoGPT's ``get_batch`` does;
   "memmap_once" reads each sequence once and converts whole batches, the fastest way found.
@@ -28,7 +30,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -76,10 +77,15 @@ def prepare(count: int, folder: Path) -> None:
         for i in part:
             yield torch.from_numpy(found[i])
 
+    parts = [range(i, min(i + 1000, count)) for i in range(0, count, 1000)]
+    blocks = litdata.TokensLoader(block_size=LENGTH + 1)
     litdata.optimize(
-        fn=values, inputs=[range(i, min(i + 1000, count)) for i in range(0, count, 1000)],
-        output_dir=str(folder / "litdata"), chunk_size=(LENGTH + 1) * 16_000, num_workers=1,
-        start_method="fork", item_loader=litdata.TokensLoader(block_size=LENGTH + 1), verbose=False,
+        fn=values, inputs=parts, output_dir=str(folder / "litdata_blocks"), num_workers=1,
+        chunk_size=(LENGTH + 1) * 16_000, start_method="fork", item_loader=blocks, verbose=False,
+    )  # fmt: skip
+    litdata.optimize(
+        fn=values, inputs=parts, output_dir=str(folder / "litdata_documents"), num_workers=1,
+        chunk_bytes="64MB", start_method="fork", verbose=False,
     )  # fmt: skip
 
 
@@ -139,24 +145,41 @@ def ours(folder: Path, document_mask: bool) -> Read:
     return read
 
 
-def by_litdata(folder: Path) -> Read:
-    """LitData: blocks of T + 1 tokens, stacked."""
+def by_litdata_blocks(folder: Path) -> Read:
+    """LitData: blocks of T + 1 tokens as its loader gives them."""
+    import litdata
+
+    def read(epoch: int) -> Iterator[int]:
+        dataset = litdata.StreamingDataset(
+            str(folder / "litdata_blocks"), shuffle=True, seed=epoch,
+            item_loader=litdata.TokensLoader(block_size=LENGTH + 1),
+        )  # fmt: skip
+        for whole in litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0):
+            inputs, labels = whole[:, :-1].long(), whole[:, 1:].long()
+            yield max(inputs.numel(), labels.numel())
+
+    return read
+
+
+def by_litdata_documents(folder: Path) -> Read:
+    """LitData: documents one after the other, cut when there are enough for a batch."""
     import litdata
     import torch
 
     def read(epoch: int) -> Iterator[int]:
-        loader = litdata.TokensLoader(block_size=LENGTH + 1)
         dataset = litdata.StreamingDataset(
-            str(folder / "litdata"), item_loader=loader, shuffle=True, seed=epoch
+            str(folder / "litdata_documents"), shuffle=True, seed=epoch
         )
-        block = []
-        for item in dataset:  # its iterator begins anew whenever it is asked for one
-            block.append(item)
-            if len(block) == BATCH:
-                whole = torch.stack(block)
-                inputs, labels = whole[:, :-1].long(), whole[:, 1:].long()
+        waiting, tokens = [], 0
+        for document in dataset:
+            waiting.append(document)
+            tokens += len(document)
+            if tokens > BATCH * LENGTH:
+                stream = torch.cat(waiting)
+                inputs = stream[: BATCH * LENGTH].view(BATCH, LENGTH).long()
+                labels = stream[1 : BATCH * LENGTH + 1].view(BATCH, LENGTH).long()
                 yield max(inputs.numel(), labels.numel())
-                block = []
+                waiting, tokens = [stream[BATCH * LENGTH :]], tokens - BATCH * LENGTH
 
     return read
 
@@ -210,7 +233,8 @@ def reading(runs: int, count: int, folder: Path) -> dict[str, Any]:
     ways = {
         "ours": ours(folder, False),
         "ours_masked": ours(folder, True),
-        "litdata": by_litdata(folder),
+        "litdata_documents": by_litdata_documents(folder),
+        "litdata_blocks": by_litdata_blocks(folder),
         "memmap": by_memmap(folder, False),
         "memmap_once": by_memmap(folder, True),
     }
@@ -222,7 +246,7 @@ def reading(runs: int, count: int, folder: Path) -> dict[str, Any]:
                 rates[name].append(found)
     line: dict[str, Any] = {"case": "reading"}
     for mine in ("ours", "ours_masked"):
-        for peer in ("litdata", "memmap", "memmap_once"):
+        for peer in ("litdata_documents", "litdata_blocks", "memmap", "memmap_once"):
             pairs = zip(rates[mine], rates[peer], strict=True)
             line[f"{mine}/{peer}"] = spread([a / b for a, b in pairs])
     line["mtok_per_s"] = {name: round(statistics.median(found)) for name, found in rates.items()}
@@ -240,6 +264,12 @@ def made_up() -> Iterator[Any]:
         yield RowGroup(number // 20, number % 20, lengths, codes)
 
 
+def highest_memory() -> int:
+    """Most resident memory of this process so far, in KB; that of getrusage has its parent's too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
 def index_step(step: str, folder: Path) -> dict[str, Any]:
     """One step of the index's case, in a process of its own."""
     from trainer.packing.best_fit import BestFit
@@ -247,7 +277,7 @@ def index_step(step: str, folder: Path) -> dict[str, Any]:
     from trainer.packing.lengths import Lengths, build
 
     os.environ["HEADRACE_CACHE"] = str(folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = highest_memory()
     start = time.perf_counter()
     lengths = folder / "lengths"
     if step == "build":
@@ -260,8 +290,7 @@ def index_step(step: str, folder: Path) -> dict[str, Any]:
             first = packing.sequences // 3
             packing.parts(2, np.arange(first, first + 512))
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    line = {"seconds": round(seconds, 3), "memory_mb": round(peak / 1024)}
+    line = {"seconds": round(seconds, 3), "memory_mb": round((highest_memory() - before) / 1024)}
     if step == "fit":
         line["padding_percent"] = round(100 * packing.padding / packing.sequences / LENGTH, 4)
     return line
