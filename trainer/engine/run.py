@@ -56,6 +56,8 @@ def train(config: RunConfig, place: Place) -> int:
         start = run.restored()
         if place.rank == 0:
             tell([f"{parameters:,} parameters, data {digest[:12]}", *of.table()])
+            if summary := getattr(parts.source, "summary", None):
+                tell(summary(of.steps * of.batch))
         with Metrics(output, start) if place.rank == 0 else contextlib.nullcontext() as metrics:
             code = run.loop(start, metrics)
     except Exception as error:
