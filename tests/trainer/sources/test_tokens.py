@@ -306,3 +306,19 @@ def test_the_run_builds_it_with_its_model_and_tokenizer(dataset: Dataset) -> Non
     pairs = itertools.product([made, source(dataset)], [np.arange(9)])
     first, second = (lists(one.batch(at)) for one, at in pairs)
     assert first == second
+
+
+def test_where_prints_a_line_for_each_part_with_the_ids_of_its_document(dataset: Dataset) -> None:
+    from trainer.commands.where import _line
+
+    place = next(p for p in source(dataset).places(np.arange(40)) if len(p["parts"]) > 2)
+    first, *lines = _line({**place, "rank": 1}).splitlines()
+    assert first.split() == [
+        *[str(place["position"]), "rank", "1", "epoch", "0"],
+        *["sequence", str(place["sequence"])],
+    ]
+    assert len(lines) == len(place["parts"])
+    for i, (line, part) in enumerate(zip(lines, place["parts"], strict=True)):
+        wanted = [f"{key} {part[key]}" for key in ("shard", "row", "start", "tokens")]
+        assert all(f"  {words}" in line for words in wanted)
+        assert f'doc_id="{place["ids"]["doc_id"][i]}"' in line
