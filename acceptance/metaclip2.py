@@ -233,7 +233,13 @@ BENCHMARKS = (
         "sink",
         "writing without a shuffle at least 0.9 times bare pyarrow, checksums and commit included",
         Limit("matches.ratio_median", ">=", 0.9),
-        Limit("records.ratio_median", ">=", 0.9),
+        Limit(
+            "records.ratio_median",
+            ">=",
+            0.9,
+            missed="pictures are not compressed, so the peer copies memory, 3.4 GB/s where the disk does "
+            "not hold it back; SHA-256 of the same bytes is 1.9 GB/s a core",
+        ),
     ),
 )
 

@@ -4,12 +4,11 @@ overhead  marginal time T(2N) - T(N) of the demo's match stage through the engin
           commit; generated pool, builtin wordnets) as a ratio to the same functions in a plain loop
           (read tables, match, write shards), and the fixed cost of a job. `processor` is the same
           ratio in processor time, which a busy machine disturbs less.
-workers   one worker against two before a shuffle. `match`: marginal time of the stage. `explode`:
-          pace of the pool's map side once warm. Its rows go to the driver, a third process, so the
-          seconds of a unit and those between two units (encoding, sending, the next bundle) are shown,
-          with one worker and with two. Units are equal and several.
-          `loops`: two plain loops at once against one, in processes of their own: what the machine
-          itself gives, caches and memory shared.
+workers   two workers against one, before a shuffle: pace once warm. `match` keeps its rows. Those of
+          `explode` (the pool's map side) go to the driver, a third process, so the seconds of a unit
+          and those between two units (encoding, sending, the next bundle) are shown, with one worker
+          and with two. Units are equal and several. `loops`: two plain loops at once against one, in
+          processes of their own: what the machine itself gives, caches and memory shared.
 memory    peak resident memory (VmHWM) of a worker process at N and at 8N rows, two workers. The
           driver's is beside it: the in-process runner holds a shuffle's data there, so it grows.
 rerun     seconds of the command of a finished run.
@@ -29,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,13 +45,13 @@ class Sizes:
 
     runs: int = 7
     match: int = 480_000  # seconds of work each: a busy moment of the machine weighs little
-    workers: int = 400_000
+    workers: int = 800_000
     loops: int = 60_000
     explode: int = 1_000_000
     memory: int = 80_000
 
 
-QUICK = Sizes(runs=1, match=8_000, workers=8_000, loops=4_000, explode=24_000, memory=4_000)
+QUICK = Sizes(runs=1, match=8_000, workers=16_000, loops=4_000, explode=24_000, memory=4_000)
 LOOP_RUNS = 3  # of the machine's own ratio, which is only shown
 
 
@@ -129,32 +128,13 @@ def workers(bench: Bench) -> Iterator[dict[str, Any]]:
 
 def _two_workers_match(bench: Bench) -> dict[str, Any]:
     rows = bench.sizes.workers
-    pools = [bench.pool(rows, UNITS), bench.pool(2 * rows, 2 * UNITS)]
-    ratios: list[float] = []
-    loops: list[float] = []
-    digests: list[set[str]] = [set(), set()]
-    for number in range(bench.sizes.runs):
-        marginal = {}
-        for count in (1, 2) if number % 2 else (2, 1):
-            times = []
-            for pool, seen in zip(pools, digests, strict=True):
-                seconds, _, digest = Job("matches", bench.run, pool, count).seconds(bench.out())
-                times.append(seconds)
-                seen.add(digest)
-            marginal[count] = times[1] - times[0]
-        ratios.append(marginal[1] / marginal[2])
-    for _ in range(min(LOOP_RUNS, bench.sizes.runs)):
-        loops.append(_loops(bench, bench.pool(bench.sizes.loops, UNITS)))
-    if any(len(seen) > 1 for seen in digests):
-        raise RuntimeError(f"one worker and two made different datasets: {digests}")
-    return {
-        "case": "workers_match",
-        "rows": rows,
-        "ratio": spread(ratios),
-        "loops": spread(loops),
-        "limit": 1.8,
-        "cores": os.cpu_count(),
-    }
+    pool = bench.pool(rows, 2 * UNITS)
+    line = _two_workers(bench, "match", rows, Job("matches", bench.run, pool, timed=True))
+    loops = [
+        _loops(bench, bench.pool(bench.sizes.loops, UNITS))
+        for _ in range(min(LOOP_RUNS, bench.sizes.runs))
+    ]
+    return {**line, "loops": spread(loops), "cores": os.cpu_count()}
 
 
 def _loops(bench: Bench, pool: Path) -> float:
@@ -194,28 +174,28 @@ def _loops(bench: Bench, pool: Path) -> float:
 def _two_workers_explode(bench: Bench) -> dict[str, Any]:
     rows = bench.sizes.explode
     records = bench.records(rows, 2 * UNITS)
+    return _two_workers(
+        bench, "explode", rows, Job("pool", bench.run, records, buckets=UNITS, timed=True)
+    )
+
+
+def _two_workers(bench: Bench, name: str, rows: int, job: Job) -> dict[str, Any]:
+    """Pace of a job with two workers over that with one, in turn."""
     paces: dict[int, list[jobs.Pace]] = {1: [], 2: []}
     digests: set[str] = set()
     for number in range(bench.sizes.runs):
         for count in (1, 2) if number % 2 else (2, 1):
-            job = Job("pool", bench.run, records, count, buckets=UNITS)
-            digests.add(job.seconds(bench.out())[2])
+            digests.add(replace(job, workers=count).seconds(bench.out())[2])
             paces[count].append(jobs.pace(bench.out()))
     if len(digests) > 1:
         raise RuntimeError(f"one worker and two made different datasets: {digests}")
     ratios = [2 * one.period / two.period for one, two in zip(paces[1], paces[2], strict=True)]
-    return {
-        "case": "workers_explode",
-        "rows": rows,
-        "ratio": spread(ratios),
-        **{
-            f"{name}_seconds": [
-                round(median(getattr(p, name) for p in paces[n]), 3) for n in (1, 2)
-            ]
-            for name in ("step", "between")
-        },
-        "limit": 1.8,
+    medians = {
+        f"{part}_seconds": [round(median(getattr(p, part) for p in paces[n]), 3) for n in (1, 2)]
+        for part in ("step", "between")
     }
+    case = f"workers_{name}"
+    return {"case": case, "rows": rows, "ratio": spread(ratios), **medians, "limit": 1.8}
 
 
 def memory(bench: Bench) -> Iterator[dict[str, Any]]:

@@ -119,20 +119,25 @@ def run_quietly(command: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of the recipe over committed inputs: ``run`` holds automata, ``source`` the rows."""
+    """One stage of the recipe over committed inputs: ``run`` holds automata, ``source`` the rows.
+
+    ``timed``: its units leave their times beside the output, for `pace`.
+    """
 
     stage: str
     run: Path
     source: Path
     workers: int = 1
     buckets: int | None = None
+    timed: bool = False
 
     def graph(self) -> Graph:
         """The recipe's own stage, alone."""
         config = Config(input="generated", output="unused", p=0.06, seed=0, buckets=self.buckets)
         stage = graph(config).stage(self.stage)
+        if self.timed:
+            stage = replace(stage, job=f"{__name__}:timed_{self.stage}")
         if self.stage == "pool":
-            stage = replace(stage, job=f"{__name__}:timed_pool")
             return Graph("metaclip2", (stage,), {"records": str(self.source)})
         inputs = {"pool": str(self.source), "automata": str(self.run / "automata")}
         return Graph("metaclip2", (stage,), inputs)
@@ -168,7 +173,17 @@ def timed_pool(context: JobContext, sink: Any) -> Any:
     """The recipe's job `pool`; its step also writes the times of its units beside the output."""
     from dataflows.pipelines.metaclip2.pool import pool
 
-    job = pool(context, sink)
+    return _timed(pool(context, sink), context)
+
+
+def timed_matches(context: JobContext, sink: Any) -> Any:
+    """The recipe's job `matches`, likewise."""
+    from dataflows.pipelines.metaclip2.matches import matches
+
+    return _timed(matches(context, sink), context)
+
+
+def _timed(job: Any, context: JobContext) -> Any:
     job._step = _Timed(job._step, context.storage.url + ".spans")
     return job
 
@@ -179,7 +194,8 @@ class Pace:
 
     step: float
     between: float
-    """From the end of a unit to the start of the next: rows are encoded and sent, the next bundle comes."""
+    """From the end of a unit to the start of the next: a shard is finished, or rows are encoded and sent;
+    the next bundle comes."""
 
     @property
     def period(self) -> float:
@@ -188,9 +204,9 @@ class Pace:
 
 
 def pace(output: Path) -> Pace:
-    """From the times that ``timed_pool`` left beside its output."""
+    """From the times that a timed job left beside its output."""
     workers: dict[int, list[tuple[int, int]]] = {}
-    for file in output.glob("pool.spans/*.json"):
+    for file in output.glob("*.spans/*.json"):
         pid, start, end = json.loads(file.read_text(encoding="utf-8"))
         workers.setdefault(pid, []).append((start, end))
     pairs = [pair for units in workers.values() for pair in pairwise(sorted(units)[1:])]

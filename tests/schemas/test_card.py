@@ -180,7 +180,7 @@ def test_hostile_text_stays_text(text: str) -> None:
         assert len(unescaped) == len(re.findall(rf"(?<!\\){re.escape(mark)}", plain)), mark
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_front_matter_survives_any_text(text: str) -> None:
     card = render(head(licence=[text]), title=text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from curation.pool.render import render
 from schemas.dataset import open_dataset
 from schemas.errors import ConflictError
+from tests.support import ROOT
 from tests.trainer.evaluation.plain import Plain
 from tests.trainer.evaluation.runs import LICENCE, curated, trained
 from trainer import export as exporting
@@ -60,6 +63,20 @@ def test_features_are_the_runs_own(run: Path, exported: Path) -> None:
     np.testing.assert_allclose(own, [plain.text(text) for text in CAPTIONS], atol=1e-5)
     # No two of these captions are alike to the model, so the comparison says something.
     assert np.sort((own @ own.T)[np.triu_indices(len(own), 1)])[-1] < 0.9999
+
+
+def test_a_run_loads_after_another_model_of_the_library(run: Path) -> None:
+    """The library's first model leaves its package another object than the one imported before."""
+    code = (
+        "import sys; from transformers import AutoModel, BertConfig; "
+        "AutoModel.from_config(BertConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=1, "
+        "intermediate_size=8, vocab_size=9)); "
+        "from trainer.evaluation.loading import load; load(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.spec("metaclip2", 29)

@@ -124,8 +124,10 @@ def of_run(place: str | Path, batch: int = 64) -> Loaded:
     from trainer import tokenizer as tokenizers
     from trainer.config import RunConfig, part
     from trainer.engine.checkpoint import latest, read_weights
+    from trainer.models import library
     from trainer.protocols import Parts
 
+    library.settle()
     root = storage(place)
     run = read_run(place)
     checkpoint = latest(root.at("checkpoints"))

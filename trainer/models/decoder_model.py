@@ -7,7 +7,6 @@ Imports torch and `transformers`; import it only where a model is needed.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,11 +23,10 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from schemas.command_line import suggest
 from schemas.errors import InputError, UsageError
 from schemas.ids import id128
+from trainer.models import library
 from trainer.objectives.linear_cross_entropy import token_divergence, token_losses
 
-# The library replaces its package by another object while it imports its first model, and that one has
-# not the submodules imported before it as attributes: here the one that other models ask it for.
-vars(sys.modules["transformers"])["initialization"] = initialization
+library.settle()
 
 Teacher = tuple[torch.Tensor, torch.Tensor, float]
 """Hidden states of a teacher [..., e], its output weight [V, e], and the temperature."""
