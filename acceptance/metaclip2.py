@@ -215,14 +215,21 @@ BENCHMARKS = (
         "marginal overhead at most 1.15 times a plain loop; two workers at least 1.8 times one; "
         "memory of a worker does not grow with the input; a finished run again under 3 s",
         Limit("overhead.ratio.median", "<=", 1.15),
-        Limit("workers_match.ratio.median", ">=", 1.8),
+        Limit(
+            "workers_match.ratio.median",
+            ">=",
+            1.8,
+            missed="two plain loops at once do only 1.81 times the work of one where this was measured "
+            "(`loops`: caches and memory are shared), and a worker process waits 0.05 s more between "
+            "units, which take 0.4 s here and ten times that at a shard's full size",
+        ),
         Limit(
             "workers_explode.ratio.median",
             ">=",
             1.8,
             missed="it only splits records into texts, 0.20 s for 125,000; encoding the rows and sending "
             "them to the driver takes a worker process 0.12 s more, 0.06 s without a process between, and "
-            "two at once work slower (0.24 s); matching, whose rows stay with their worker, is above",
+            "two at once work slower (0.24 s)",
         ),
         Limit("memory_match.ratio", "<=", 1.15),
         Limit("memory_pool.ratio", "<=", 1.15),
