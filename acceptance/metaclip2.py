@@ -220,8 +220,8 @@ BENCHMARKS = (
             ">=",
             1.8,
             missed="two plain loops at once do only 1.81 times the work of one where this was measured "
-            "(`loops`: caches and memory are shared), and a worker process waits 0.05 s more between "
-            "units, which take 0.4 s here and ten times that at a shard's full size",
+            "(`loops`: caches and memory are shared), and a worker process is 0.05 s longer between "
+            "units of 0.4 s; why is not known",
         ),
         Limit(
             "workers_explode.ratio.median",
