@@ -22,6 +22,9 @@ IGNORED = -100
 ELEMENTS = 1 << 26
 """Logits of a chunk where no number of rows is given: 256 MB in fp32."""
 
+_CACHED = 1 << 17
+"""Logits that a CPU works on at once: 512 kB in fp32 (the whole loss was then twice as fast in bf16, on one core)."""
+
 
 def token_losses(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, rows: int | None = None
@@ -71,8 +74,9 @@ class _TokenLosses(torch.autograd.Function):
         loss, partition = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(2))
         ctx.chunks = list(_chunks(len(hidden), len(weight), rows))
         for part in ctx.chunks:
-            logits = _logits(hidden[part], weight)
-            partition[part] = logits.logsumexp(-1)
+            logits = hidden[part] @ weight.T
+            for some in _slices(logits):
+                torch.logsumexp(logits[some].float(), -1, out=partition[part][some])
             target = labels[part].clamp(min=0)[:, None]
             loss[part] = partition[part] - logits.gather(-1, target).squeeze(-1)
         ignored = labels == IGNORED
@@ -90,9 +94,14 @@ class _TokenLosses(torch.autograd.Function):
         by_all = by_partition.masked_fill(ignored, 0) + by_loss
         sums = _Gradients(ctx, hidden, weight)
         for part in ctx.chunks:
-            logits = kept.clone() if kept is not None else _logits(hidden[part], weight)
-            slope = logits.sub_(partition[part, None]).exp_().mul_(by_all[part, None])
-            slope.scatter_add_(1, labels[part].clamp(min=0)[:, None], -by_loss[part, None])
+            logits = kept if kept is not None else hidden[part] @ weight.T
+            slope = torch.empty_like(logits)
+            for rows in _slices(logits):
+                some = (logits[rows] - partition[part][rows, None]).exp_()
+                some.mul_(by_all[part][rows, None])
+                target = labels[part][rows].clamp(min=0)[:, None]
+                some.scatter_add_(1, target, -by_loss[part][rows, None])
+                slope[rows] = some
             sums.add(part, slope)
         return sums.hidden, sums.weight(), None, None
 
@@ -161,6 +170,12 @@ def _chunks(total: int, vocabulary: int, rows: int | None) -> Iterator[slice]:
     size = rows or max(1, ELEMENTS // vocabulary)
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
+
+
+def _slices(logits: torch.Tensor) -> Iterator[slice]:
+    """Rows of a chunk that a CPU's cache holds; all of them on a device."""
+    rows = len(logits) if logits.is_cuda else max(1, _CACHED // logits.shape[-1])
+    return _chunks(len(logits), logits.shape[-1], rows)
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
