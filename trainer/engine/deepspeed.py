@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from schemas.errors import UsageError
 from trainer.config import Optimizer, RunConfig
+from trainer.engine import partition
 from trainer.engine.sizes import Sizes
 from trainer.protocols import Place
 
@@ -117,7 +118,8 @@ def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
         if "norm" in type(module).__name__.lower():
             own = module.named_parameters(recurse=False)
             spared.update(f"{path}.{name}" if path else name for name, _ in own)
-    without = {n for n, p in named.items() if p.ndim < 2 or n in spared or n.endswith("bias")}
+    flat = {n for n, p in named.items() if len(getattr(p, "ds_shape", p.shape)) < 2}
+    without = {n for n in named if n in flat or n in spared or n.endswith("bias")}
     return [
         {
             "params": [p for n, p in named.items() if n not in without],
@@ -187,11 +189,23 @@ def _fault(error: ValueError) -> str:
     return " ".join(str(error).split())[:300]
 
 
+@contextmanager
+def _refusals(config: RunConfig) -> Iterator[None]:
+    """Tell of settings that DeepSpeed refuses, if the recipe passed any through."""
+    try:
+        yield
+    except ValueError as error:
+        if not config.deepspeed:
+            raise
+        raise UsageError(f"deepspeed: {_fault(error)}: correct it or leave it out") from None
+
+
 def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | None = None) -> Any:
     """Return a DeepSpeedEngine over `model` with the run's optimizer; after `join`.
 
-    What DeepSpeed and others log goes to the file `log`, not to the screen. UsageError for settings
-    that DeepSpeed refuses.
+    A model without weights gets them from its ``origin``, cut over ranks; with an ``origin``, the fp32
+    masters of a run in bf16 are not rounded. What DeepSpeed and others log goes to the file `log`, not
+    to the screen. UsageError for settings that DeepSpeed refuses.
     """
     settings = resolved(config, of)
     os.environ["LOCAL_RANK"] = str(place.local_rank)
@@ -204,25 +218,23 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
         # to ask whether it can be runs compilers, too. Set, it is neither probed nor built.
         vars(deepspeed.ops)["__compatible_ops__"] = {"deepspeed_shm_comm": False}
     deepspeed.init_distributed(dist_backend="gloo" if place.device == "cpu" else "nccl")
-    _broadcast(model, place)
-    optimizer = optimizer_of(config.optimizer, model)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0  # at stage 0 in bf16 DeepSpeed makes a step to see the optimizer's state
-    with _scalars_allowed(model, config.zero), redirect_stdout(output):
-        try:
+    with _refusals(config), redirect_stdout(output):
+        if partition.is_hollow(model):
+            partition.partition(model, settings, config, place)
+        else:
+            _broadcast(model, place)
+        optimizer = optimizer_of(config.optimizer, model)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # at stage 0 in bf16 DeepSpeed makes a step to see its state
+        with _scalars_allowed(model, config.zero):
             engine, *_ = deepspeed.initialize(
-                model=model,
-                optimizer=optimizer,
-                config=settings,
-                dist_init_required=False,
+                model=model, optimizer=optimizer, config=settings, dist_init_required=False
             )
-        except ValueError as error:
-            if not config.deepspeed:
-                raise
-            raise UsageError(f"deepspeed: {_fault(error)}: correct it or leave it out") from None
     optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = config.optimizer.lr
+    if config.precision == "bf16" and (origin := getattr(model, "origin", None)) is not None:
+        partition.unrounded(engine, origin, place)
     if place.ranks == 1 and not config.zero:
         # Stage 0 would copy all gradients to a flat tensor and back, for a reduction over one rank.
         engine.enable_backward_allreduce = False

@@ -106,21 +106,25 @@ class Settings(BaseModel):
 def build(settings: Settings, config: RunConfig, parts: Parts) -> Any:
     """Return the model (`trainer.models.decoder_model.Decoder`), fp32, in training mode.
 
-    New weights are a function of ``config.seed`` and parameter names: the same on every rank. On the
+    New weights are a function of ``config.seed`` and parameter names: the same on every rank. For ZeRO-3
+    in a process that joined others the model has no weights yet (`trainer.engine.partition`). On the
     meta device (a plan) no tokenizer is needed: the vocabulary is then the size's. UsageError for a
     shape that cannot be, without a tokenizer, or if the checkpoint's model was trained with another
     one; InputError if the checkpoint cannot be read.
     """
+    from trainer.engine import partition
     from trainer.models import decoder_model
 
+    hollow = partition.wanted(config)
     if settings.init_from is not None:
-        model = decoder_model.from_folder(settings.init_from, _extension(settings))
+        model = decoder_model.from_folder(settings.init_from, _extension(settings), hollow=hollow)
         if parts.tokenizer is not None:
             check_tokenizer(parts.tokenizer, settings.init_from, int(model.config.vocab_size))
     else:
         assert settings.size is not None
         tokens = _vocabulary(settings, parts)
-        model = decoder_model.new(SIZES[settings.size].family, shape(settings, tokens), config.seed)
+        made = shape(settings, tokens)
+        model = decoder_model.new(SIZES[settings.size].family, made, config.seed, hollow=hollow)
     model.spared = tuple(settings.no_decay)
     if unused := [p for p in settings.no_decay if not model.matches(p)]:
         raise UsageError(f"model.no_decay: {unused[0]!r} names no parameter of the model")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import initialization
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -22,8 +22,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from schemas.command_line import suggest
 from schemas.errors import InputError, UsageError
-from schemas.ids import id128
 from trainer.models import library
+from trainer.models.weights import Drawn, Origin, Stored, fill, without_weights
 from trainer.objectives.linear_cross_entropy import token_divergence, token_losses
 
 library.settle()
@@ -77,6 +77,9 @@ class Decoder(transformers.PreTrainedModel):
 
     spared: Sequence[str] = ()
     """Names or shell patterns of parameters without weight decay, besides norms and biases."""
+
+    origin: Origin
+    """Of the first weights, unrounded."""
 
     def _losses_in_head(self) -> None:
         """Put `Head` in the place of the output layer, over the same weight."""
@@ -199,22 +202,29 @@ def check_length(config: Any, length: int, fix: str = "") -> None:
         )
 
 
-def new(family: str, shape: Mapping[str, Any], seed: int) -> Decoder:
+def new(family: str, shape: Mapping[str, Any], seed: int, *, hollow: bool = False) -> Decoder:
     """Return a model with new weights. ``shape``: arguments of the family's configuration.
 
-    UsageError for a shape that the library refuses.
+    ``hollow``: weights stay on the meta device until something takes them from ``origin``. UsageError
+    for a shape that the library refuses.
     """
     make, kind = CLASSES[family]
     known = {*make().to_dict(), *make.attribute_map}
     if unknown := sorted(set(shape) - known):
         hint = suggest(unknown[0], known)
         raise UsageError(f"model.shape.{unknown[0]}: no setting of {make.__name__}.{hint}")
-    config = configured(make, shape)
-    # Every weight is drawn in `initialise`; the library's own draws would only take time.
-    with initialization.no_init_weights():
+    model = _unfilled(kind, configured(make, shape), hollow)
+    model.origin = Drawn(model, seed)
+    fill(model)
+    return model
+
+
+def _unfilled(kind: Any, config: Any, hollow: bool) -> Decoder:
+    """A model whose weights are whatever memory holds."""
+    # Every weight comes from its origin; the library's own draws would only take time.
+    with initialization.no_init_weights(), without_weights() if hollow else nullcontext():
         model = kind._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    model.tie_weights()  # as if they had been drawn
-    initialise(model, seed)
+        model.tie_weights()  # as if they had been drawn
     return cast(Decoder, model)
 
 
@@ -233,11 +243,11 @@ def configured(make: Callable[..., Any], shape: Mapping[str, Any]) -> Any:
     return config
 
 
-def from_folder(folder: str, change: Mapping[str, Any]) -> Decoder:
+def from_folder(folder: str, change: Mapping[str, Any], *, hollow: bool = False) -> Decoder:
     """Return the model of a checkpoint of `transformers` in fp32: a Llama or a GPT-2.
 
-    ``change``: settings of its configuration that are to be others (context extension). InputError
-    if the folder holds no such model, or lacks weights.
+    ``change``: settings of its configuration that are to be others (context extension); ``hollow``: as
+    in `new`. InputError if the folder holds no such model, or lacks weights.
     """
     path = Path(folder).expanduser()
     try:
@@ -253,50 +263,14 @@ def from_folder(folder: str, change: Mapping[str, Any]) -> Decoder:
         )
     make, of = CLASSES[kind]
     config = _extended(folder, configured(lambda: make.from_pretrained(path), {}), change)
-    try:
-        found = of.from_pretrained(
-            path,
-            config=config,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        model, report = cast(tuple[Decoder, dict[str, Any]], found)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"{folder} lacks {len(missing)} weights of a {kind} model ({missing[0]}, ...): give a "
-            "whole checkpoint with its language-model head"
-        )
-    return model
-
-
-def initialise(model: Decoder, seed: int) -> None:
-    """Draw all weights. Each depends on the seed and its name only, so on no rank and no order.
-
-    Embeddings have a spread of 0.02, matrices one of d^-0.5, those that write into the residual stream one of
-    (2 L d)^-0.5 (GPT-2's scaling by depth); norms are 1, biases 0. Parameters on the meta device stay.
-    """
-    config: Any = model.config
-    spread = float(config.hidden_size) ** -0.5
-    into_residual = spread * (2 * config.num_hidden_layers) ** -0.5
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            continue
-        generator = torch.Generator().manual_seed(_number(seed, name))
-        with torch.no_grad():
-            if name.endswith(".bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.ndim < 2:
-                nn.init.ones_(parameter)
-            elif name.endswith(_EMBEDDINGS):
-                parameter.normal_(0, 0.02, generator=generator)
-            else:
-                std = into_residual if name.endswith(_INTO_RESIDUAL) else spread
-                parameter.normal_(0, std, generator=generator)
+    if getattr(config, "quantization_config", None):
+        raise InputError(f"{folder} holds quantised weights; give a checkpoint in bf16 or fp32")
+    model = _unfilled(of, config, hollow)
+    model.origin = Stored(folder, model)
+    fill(model)
+    if (path / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
+    return cast(Decoder, model.eval())
 
 
 def _extended(folder: str, config: Any, change: Mapping[str, Any]) -> Any:
@@ -323,10 +297,4 @@ def _extended(folder: str, config: Any, change: Mapping[str, Any]) -> Any:
     return configured(type(config).from_dict, {"config_dict": {**tree, "rope_parameters": rope}})
 
 
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "wpe.weight", "lm_head.weight")
 _REMEMBERING = ("yarn", "longrope", "llama3")  # scalings that depend on the length trained before
-_INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", "c_proj.weight")
-
-
-def _number(seed: int, name: str) -> int:
-    return int.from_bytes(id128(b"weights", str(seed).encode(), name.encode())[:7], "little")
