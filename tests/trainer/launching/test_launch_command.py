@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.launching.killed_runs import last_step
 from tests.trainer.launching.making import TRAINER, pairs, words
-from tests.trainer.launching.two_hosts import last_step
 from trainer.cli import main
 from trainer.launching.compilers import check_compilers
 

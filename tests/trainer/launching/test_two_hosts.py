@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import give_up, require
 from tests.trainer.launching import two_hosts
+from tests.trainer.launching.killed_runs import KINDS
 
 
 @pytest.mark.slow
@@ -17,7 +18,7 @@ def test_a_killed_rank_ends_both_hosts(tmp_path: Path) -> None:
     require("netns")
     if os.geteuid() or not shutil.which("ip"):
         give_up("netns", "namespaces with addresses need root and iproute2 (make system)")
-    found = two_hosts.run(tmp_path, to_the_end=False)
+    found = two_hosts.run(tmp_path, KINDS["language"], to_the_end=False)
     killed = found["killed"]
     assert killed["exit_code"] == 7
     assert killed["seconds"] < 30

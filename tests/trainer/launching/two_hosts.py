@@ -1,9 +1,13 @@
-"""A run on two hosts made as network namespaces: ``python -m tests.trainer.launching.two_hosts``.
+"""A run on two hosts made as network namespaces.
+
+    python -m tests.trainer.launching.two_hosts [clip|language]
 
 Needs root and iproute2. The hosts share the file system and nothing else: each has its own
 interfaces, joined by a veth pair, and the launcher, which is in neither, starts agents there with
 ``ip netns exec`` from a hostfile. One rank is killed by SIGKILL in mid-run; then the same command
-continues the run to its end. Prints one JSON object; namespaces and processes are always removed.
+continues the run to its end. Another run is killed so and restarted by ``--max-restarts``. The losses
+of both are compared with those of a run that nothing disturbed. Prints one JSON object; namespaces
+and processes are always removed.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.launching.making import TRAINER, pairs, start, wait_for, words
+from tests.trainer.launching.killed_runs import KINDS, Kind, compared, last_step, uninterrupted
+from tests.trainer.launching.making import TRAINER, start, wait_for
 
 SUBNET = "10.213.87"
-STEPS = 30
 
 
 def ip(*arguments: str, check: bool = True) -> str:
@@ -68,67 +72,79 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             ip("netns", "delete", host, check=False)
 
 
-def last_step(output: Path) -> int:
-    """The last step that metrics tell of, 0 before the first."""
-    try:
-        text = (output / "metrics.jsonl").read_text()
-    except OSError:
-        return 0
-    steps = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-    return max((line["step"] for line in steps if "loss" in line), default=0)
-
-
-def run(folder: Path, *, to_the_end: bool = True) -> dict[str, Any]:
-    """Kill a rank in mid-run, then continue the run if asked; what was seen."""
-    data, output = pairs(folder / "pairs"), folder / "run"
-    hostfile = folder / "hosts"
+def run(folder: Path, kind: Kind, *, to_the_end: bool = True) -> dict[str, Any]:
+    """Kill a rank in mid-run; what was seen. ``to_the_end``: then continue it by the same command, and
+    kill a rank of another run, which its launcher is to restart."""
+    data, output = kind.data(folder), folder / "run"
+    whole = uninterrupted(kind, data, folder / "whole") if to_the_end else {}
     with two_hosts() as hosts:
-        hostfile.write_text("".join(f"{host} slots=1\n" for host in hosts))
-        command = [
-            *(*TRAINER, "launch", *words(data, output, STEPS, "checkpoint.every=5")),
-            *("--hostfile", str(hostfile), "--rsh", "ip netns exec"),
-        ]
-        launcher = start(command)
-        wait_for(lambda: last_step(output) >= 7, 240, launcher)
-        victims = [pid for pid, text in processes(hosts[1]).items() if "launching.rank" in text]
-        environments = [_environment(pid) for h in hosts for pid in processes(h)]
-        ranks = [e for e in environments if "RANK" in e]
-        (victim,) = victims
-        killed = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
-        said, _ = launcher.communicate(timeout=120)
-        seconds = time.monotonic() - killed
-        left = {host: processes(host) for host in hosts}
-        error = next((x for x in said.splitlines() if x.startswith("trainer: error")), "")
-        stopped_at = last_step(output)
-        continued = _continued(command, output) if to_the_end else None
-    logs = sorted(path.name for path in (output / "logs").iterdir())
+        found = {"hosts": len(hosts), **_killed(folder, kind, data, output, hosts)}
+        found["logs"] = sorted(path.name for path in (output / "logs").iterdir())
+        if to_the_end:
+            command = _command(folder, kind, data, output)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            found["continued"] = {
+                "exit_code": done.returncode,
+                **compared(output, whole),
+                "said": done.stderr[-1500:] if done.returncode else "",
+            }
+            found["restarted"] = _restarted(folder, kind, data, whole, hosts[1])
+    return found
+
+
+def _command(folder: Path, kind: Kind, data: Path, output: Path) -> list[str]:
+    where = ("--hostfile", str(folder / "hosts"), "--rsh", "ip netns exec")
+    return [*TRAINER, "launch", *kind.settings(data, output), *where]
+
+
+def _victim(host: str) -> int:
+    (pid,) = [pid for pid, text in processes(host).items() if "launching.rank" in text]
+    return pid
+
+
+def _killed(
+    folder: Path, kind: Kind, data: Path, output: Path, hosts: tuple[str, str]
+) -> dict[str, Any]:
+    """Kill the second rank and wait for the end of all."""
+    (folder / "hosts").write_text("".join(f"{host} slots=1\n" for host in hosts))
+    launcher = start(_command(folder, kind, data, output))
+    wait_for(lambda: last_step(output) >= kind.kill_after, 240, launcher)
+    environments = [_environment(pid) for h in hosts for pid in processes(h)]
+    ranks = [e for e in environments if "RANK" in e]
+    killed = time.monotonic()
+    os.kill(_victim(hosts[1]), signal.SIGKILL)
+    said, _ = launcher.communicate(timeout=120)
+    seconds = time.monotonic() - killed
+    error = next((x for x in said.splitlines() if x.startswith("trainer: error")), "")
     return {
-        "hosts": len(hosts),
         "ranks": len(ranks),
         "master": sorted({e["MASTER_ADDR"] for e in ranks}),
         "interface": sorted({e["GLOO_SOCKET_IFNAME"] for e in ranks}),
         "killed": {
             "exit_code": launcher.returncode,
             "seconds": round(seconds, 2),
-            "processes_left": sum(len(found) for found in left.values()),
-            "at_step": stopped_at,
+            "processes_left": sum(len(processes(host)) for host in hosts),
+            "at_step": last_step(output),
             "error": error,
             "names_rank": "rank 1" in error and "SIGKILL" in error and hosts[1] in error,
             "names_log": str(output / "logs" / "rank-0001.log") in error,
         },
-        "continued": continued,
-        "logs": logs,
     }
 
 
-def _continued(command: list[str], output: Path) -> dict[str, Any]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _restarted(
+    folder: Path, kind: Kind, data: Path, whole: dict[int, float], host: str
+) -> dict[str, Any]:
+    """Kill a rank of a run that may be started again once, by ``--max-restarts``."""
+    output = folder / "restarted"
+    launcher = start([*_command(folder, kind, data, output), "--max-restarts", "1"])
+    wait_for(lambda: last_step(output) >= kind.kill_after, 240, launcher)
+    os.kill(_victim(host), signal.SIGKILL)
+    said, _ = launcher.communicate(timeout=240)
     return {
-        "exit_code": done.returncode,
-        "at_step": last_step(output),
-        "from_checkpoint": '"event": "continued"' in (output / "metrics.jsonl").read_text(),
-        "said": done.stderr[-1500:] if done.returncode else "",
+        "exit_code": launcher.returncode,
+        **compared(output, whole),
+        "said": said[-1500:] if launcher.returncode else "",
     }
 
 
@@ -139,23 +155,32 @@ def _environment(pid: int) -> dict[str, str]:
     return {}
 
 
-def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="two-hosts-") as folder:
-        found = run(Path(folder))
-    print(json.dumps(found))
-    killed, continued = found["killed"], found["continued"]
-    fine = (
+def fine(found: dict[str, Any], kind: Kind) -> bool:
+    """Whether all was as promised."""
+    killed = found["killed"]
+    ended = (
         killed["exit_code"] not in (0, None)
         and killed["seconds"] < 30
         and killed["processes_left"] == 0
         and killed["names_rank"]
         and killed["names_log"]
-        and continued["exit_code"] == 0
-        and continued["at_step"] == STEPS
-        and continued["from_checkpoint"]
     )
-    return 0 if fine else 1
+    return ended and all(
+        life["exit_code"] == 0
+        and life["at_step"] == kind.steps
+        and life["from_checkpoint"] == 1
+        and life["steps_missing"] == 0
+        and life["losses_apart"] == 0
+        for life in (found["continued"], found["restarted"])
+    )
+
+
+def main(name: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="two-hosts-") as folder:
+        found = run(Path(folder), KINDS[name])
+    print(json.dumps({"kind": name, **found}))
+    return 0 if fine(found, KINDS[name]) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*(sys.argv[1:] or ["clip"])))
