@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ SOURCES = (
     *("trainer/engine/*.py", "trainer/packing/*.py", "trainer/sources/tokens.py"),
     *("trainer/models/decoder*.py", "trainer/objectives/l*.py", "trainer/config.py"),
     *("tests/trainer/checkpoints/every_pair.py", "tests/trainer/real_tokens.py"),
+)
+IMPORTED = (
+    *("deepspeed", "trainer.engine.run", "trainer.engine.checkpoint", "trainer.engine.step"),
+    *("trainer.models.decoder_model", "trainer.models.decoder"),
+    *("trainer.objectives.language", "trainer.sources.tokens"),
 )
 Layout = tuple[int, int]  # ranks, ZeRO stage
 Key = tuple[Any, ...]
@@ -278,10 +284,8 @@ def main(argv: list[str] | None = None) -> int:
         if not (folder / "tokens").exists():
             real_tokens.dataset(folder)
         os.environ["DS_ACCELERATOR"] = "cpu"
-        import deepspeed  # noqa: F401  before the processes fork
-
-        import trainer.models.decoder_model  # noqa: F401
-
+        for name in IMPORTED:  # before the processes fork
+            import_module(name)
         work.do(list(dict.fromkeys(("whole", *key[1:4]) for key in keys)))
         work.do(keys)
         found = compared(work.done(), keys)
