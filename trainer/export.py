@@ -61,14 +61,19 @@ def _save_clip(loaded: Loaded, folder: Path) -> None:
 
 
 def _save_language(loaded: LanguageModel, folder: Path) -> None:
+    settle(loaded)
+    loaded.model.save_pretrained(folder)
+    language_tokenizer(loaded).save_pretrained(folder)
+
+
+def settle(loaded: LanguageModel) -> None:
+    """Tell the model what ends a text and that it may keep keys and values, for `generate`."""
     from transformers import GenerationConfig
 
     model = loaded.model
     model.config.eos_token_id = loaded.eos
     model.config.use_cache = True
     model.generation_config = GenerationConfig(eos_token_id=loaded.eos, pad_token_id=loaded.eos)
-    model.save_pretrained(folder)
-    language_tokenizer(loaded).save_pretrained(folder)
 
 
 def language_tokenizer(loaded: LanguageModel) -> PreTrainedTokenizerBase:

@@ -152,6 +152,16 @@ def windows(ids: Ids, context: int, stride: int) -> Iterator[tuple[Ids, int]]:
         done = stop
 
 
+def ratio(values: Floats, sizes: Floats) -> dict[str, float]:
+    """Return sum of values / sum of sizes over documents [n], with a 95 % interval over which
+    documents there are."""
+    n = len(sizes)
+    mean = float(values.sum() / sizes.sum())
+    residual = values - mean * sizes
+    spread = math.sqrt(float(residual @ residual) * n / max(1, n - 1)) / float(sizes.sum())
+    return {"mean": mean, "low": mean - _Z * spread, "high": mean + _Z * spread, "n": float(n)}
+
+
 def added(before: Sequence[str], texts: Sequence[str]) -> int:
     """Return the bytes that texts add to `xz -9` of those before."""
     known, new = ("".join(f"{text}\0" for text in part).encode() for part in (before, texts))
@@ -162,12 +172,7 @@ def added(before: Sequence[str], texts: Sequence[str]) -> int:
 
 
 def _row(bits: Sequence[float], sizes: Floats) -> dict[str, Any]:
-    """Bits per byte over all documents, with an interval over which documents there are."""
-    values, n = np.asarray(bits, np.float64), len(sizes)
-    mean = float(values.sum() / sizes.sum())
-    residual = values - mean * sizes
-    spread = math.sqrt(float(residual @ residual) * n / max(1, n - 1)) / float(sizes.sum())
-    limits = {"mean": mean, "low": mean - _Z * spread, "high": mean + _Z * spread, "n": float(n)}
+    limits = ratio(np.asarray(bits, np.float64), sizes)
     return {"bits_per_byte": {name: round(value, 6) for name, value in limits.items()}}
 
 

@@ -3,8 +3,9 @@
 A module here has ``Settings`` (pydantic) and ``evaluate(loaded, settings) -> dict``. The dict has
 ``headline`` {metric, mean, low, high, n, chance} and ``languages`` or ``rows`` {name: scores}, where a
 score is a number or an estimate {mean, low, high, n}, perhaps one level down. A chance of None: the
-metric has none. A module may have ``check(result)``, which raises CheckFailed for what makes its
-numbers worthless, and ``LANGUAGE = True`` if it is of language models.
+metric has none; no low and high: no interval is known. A module may have ``check(result)``, which
+raises CheckFailed for what makes its numbers worthless, and ``LANGUAGE = True`` if it is of language
+models.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ EVALUATIONS: Mapping[str, str] = {
     "bits": "trainer.evaluation.bits",
     "lambada": "trainer.evaluation.lambada",
     "babi": "trainer.evaluation.babi",
+    "perplexity": "trainer.evaluation.perplexity",
+    "harness": "trainer.evaluation.harness",
 }
 """Modules by name."""
 
@@ -129,9 +132,15 @@ def table(result: Mapping[str, Any]) -> list[str]:
     head = result["headline"]
     chance = "" if head["chance"] is None else f", chance {head['chance']:.4f}"
     lines = [f"{head['metric']}: {_shown(head)}{chance}", ""]
-    cells = [[name, *_cells(scores)] for name, scores in rows(result).items()]
-    columns = [name for name, _ in flat(next(iter(rows(result).values())))]
-    lines += _aligned([["", *columns], *cells])
+    cells = {name: dict(flat(scores)) for name, scores in rows(result).items()}
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    lines += _aligned(
+        [["", *columns]]
+        + [
+            [name, *(_shown(row[column]) if column in row else "" for column in columns)]
+            for name, row in cells.items()
+        ]
+    )
     if other := result.get("against"):
         lines += ["", f"accuracy minus that of {other['place']}, paired by class:"]
         lines += _aligned([[name, _shown(one)] for name, one in other["languages"].items()])
@@ -147,12 +156,10 @@ def flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def _cells(scores: Mapping[str, Any]) -> list[str]:
-    return [_shown(value) for _, value in flat(scores)]
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
+        if "low" not in value:
+            return f"{value['mean']:.4f}"
         return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
