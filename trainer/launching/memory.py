@@ -1,26 +1,19 @@
-"""Bytes that a run needs on a rank, known before it starts.
+"""Model states of a rank, counted before a run starts: weights, gradients, fp32 masters and moments.
 
-Model states are counted, not guessed: every weight, gradient, fp32 master and moment, by ZeRO stage.
 For AdamW in bf16 at stages 2 and 3 they equal DeepSpeed's own estimators
-(``estimate_zero2_model_states_mem_needs``, ``estimate_zero3_...``). Activations are an estimate: the
-bytes that autograd would keep for the backward pass of one micro-batch, found by running the forward
-pass on the meta device. Neither counts DeepSpeed's communication buffers (its ``*_bucket_size``) nor
-what the allocator loses.
+(``estimate_zero2_model_states_mem_needs_all_live``, ``estimate_zero3_...``), to the byte. Activations,
+temporaries and communication buffers are in `trainer.launching.stages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.config import RunConfig
-from trainer.protocols import Parts
 
-if TYPE_CHECKING:
-    import torch
-
-STAGES = (0, 1, 2, 3)
+HOST_FACTOR = 1.5
+"""Of the host's memory at an offload: what DeepSpeed's estimators add for its buffers."""
 
 
 @dataclass(frozen=True)
@@ -47,66 +40,72 @@ def moment_bytes(config: RunConfig) -> int:
     return 8
 
 
-def model_states(
-    of: Parameters, stage: int, ranks: int, *, bf16: bool, moments: int = 8
-) -> tuple[int, int]:
-    """Bytes of model states on a rank at a ZeRO stage: (weights and gradients, optimizer's part).
+@dataclass(frozen=True)
+class States:
+    """Bytes of model states: on the device of a rank, and in the memory of a host with offload."""
 
-    The second is what ``offload_optimizer`` moves to the host's memory.
+    device: int
+    host: int = 0
+
+
+def model_states(
+    of: Parameters,
+    stage: int,
+    ranks: int,
+    *,
+    bf16: bool,
+    moments: int = 8,
+    hosts: int = 1,
+    offload: bool = False,
+) -> States:
+    """Return the model states at a ZeRO stage on ``ranks`` ranks of ``hosts`` hosts.
+
+    ``offload``: the optimizer's part lies on the host (stages 1 to 3). Stages 2 and 3 in bf16 count as
+    DeepSpeed's estimators do: 18 bytes a parameter with AdamW are shared, of which at stage 2 two are a
+    bf16 gradient and at stage 3 the weight, and there the largest module is whole, with its gradients. In fp32 a weight has 4 bytes, and
+    no copy of its gradient.
     """
     weight = 2 if bf16 else 4
-    frozen = of.total - of.trained
+    gradients = weight + (4 if bf16 else 0)
     master = 4 if bf16 or stage else 0  # in fp32 at stage 0 the weights are the masters
+    optimizer = master + moments
+    if not stage:
+        return States(weight * of.total + (gradients + optimizer) * of.trained)
+    host = int((4 + optimizer) * of.trained * (1 / hosts) * HOST_FACTOR) if offload else 0
     if stage == 3:
-        # A whole module's weights and gradients at a time; gradients are kept in fp32.
         gathered = 2 * weight * of.largest
-        held = weight * (of.trained + frozen) + 4 * of.trained
-        return gathered + held // ranks, (master + moments) * of.trained // ranks
-    fp32_gradient = 4 if bf16 else 0
-    shared = ranks if stage else 1
-    gradient = weight * of.trained // (ranks if stage == 2 else 1)
-    optimizer = (fp32_gradient + master + moments) * of.trained // shared
-    return weight * (of.trained + frozen) + gradient, optimizer
+        shared = weight * of.total
+        if not offload:
+            shared += (4 + optimizer) * of.trained
+        return States(gathered + int(shared / ranks), host)
+    if stage == 2:
+        shared = (gradients + optimizer) * of.trained
+        if offload:
+            whole = max(4 * ranks, 4 + optimizer) * of.trained  # for all hosts, as DeepSpeed says
+            return States(weight * of.total, int(whole * HOST_FACTOR))
+        return States(weight * of.total + int(shared / ranks))
+    whole_gradients = gradients * of.trained  # stage 1 keeps them on every rank
+    if offload:
+        return States(weight * of.total + weight * of.trained, host)
+    return States(weight * of.total + whole_gradients + int(optimizer * of.trained / ranks))
 
 
-def activations(config: RunConfig, parts: Parts, micro: int) -> int:
-    """Bytes that autograd keeps for the backward pass of a micro-batch; an estimate.
+def kept(
+    of: Parameters, stage: int, ranks: int, *, bf16: bool, moments: int = 8, offload: bool = False
+) -> int:
+    """Return the bytes that a rank holds between two steps, when no gradient is left.
 
-    The model is moved to the meta device. Storages are counted once; weights are not counted.
+    They differ from `model_states` by what only a step needs, and by DeepSpeed's fp32 buffers of
+    gradients, which stay: whole at stage 1 in bf16, a rank's part at stage 3. With ``offload`` the
+    masters, moments and those of stage 3 are on the host.
     """
-    import numpy as np
-    import torch
-
-    assert parts.source is not None and parts.objective is not None
-    one = parts.source.batch(np.zeros(1, np.int64))
-    batch = {
-        name: torch.empty((micro, *value.shape[1:]), dtype=value.dtype, device="meta")
-        for name, value in one.items()
-    }
-    model = parts.model.to("meta")
-    if config.precision == "bf16":
-        model = model.to(torch.bfloat16)
-        batch = {n: v.bfloat16() if v.is_floating_point() else v for n, v in batch.items()}
-    weights = {_storage(p) for p in model.parameters()}
-    kept: dict[int, tuple[int, Any]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        key = _storage(tensor)
-        if key not in weights:
-            # Held, lest a freed storage's number be given to another.
-            kept[key] = tensor.untyped_storage().nbytes(), tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        objective: Any = parts.objective
-        if objective.additive:
-            outputs: Mapping[str, Any] = objective.components(model, batch)
-        else:
-            outputs = objective.represent(model, batch)
-    found = sum(size for size, _ in kept.values())
-    del outputs
-    return found
-
-
-def _storage(tensor: Any) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    weight = 2 if bf16 else 4
+    shared = (4 if bf16 or stage else 0) + moments
+    buffer = 4 if bf16 and stage == 1 and not offload else 0
+    if not stage:
+        return weight * of.total + shared * of.trained
+    if offload:
+        return weight * of.total // (ranks if stage == 3 else 1)
+    if stage == 3:
+        return (weight * of.total + (4 + shared) * of.trained) // ranks
+    return weight * of.total + buffer * of.trained + shared * of.trained // ranks

@@ -13,19 +13,20 @@ from trainer.engine.deepspeed import resolved
 from trainer.engine.directory import RUN, check, output_of
 from trainer.engine.metrics import METRICS, duration
 from trainer.engine.sizes import Sizes
-from trainer.launching import memory
+from trainer.launching import memory, stages
 from trainer.launching.compilers import check_compilers, setting_of
 from trainer.launching.outline import outline, sizes_of
+from trainer.launching.timeline import timeline
 from trainer.protocols import Parts
 
 _GIB = 1 << 30
 
 
-def plan(config: RunConfig, ranks: int) -> dict[str, Any]:
+def plan(config: RunConfig, ranks: int, hosts: int = 1) -> dict[str, Any]:
     """Return all that is known of a run: JSON values. ``refused`` lists why it would not start.
 
     Keys: recipe, ranks, refused, and as far as they can be known sizes, epochs, data {digest, rows,
-    samples_an_epoch}, parameters, memory {stage: {device, host}}, activations, rate, deepspeed.
+    samples_an_epoch}, parameters, memory {stage: bytes of a rank by kind}, rate, deepspeed.
     """
     found: dict[str, Any] = {"recipe": config.recipe, "ranks": ranks, "output": config.output}
     refused: list[str] = []
@@ -50,7 +51,7 @@ def plan(config: RunConfig, ranks: int) -> dict[str, Any]:
         found["sizes"] = vars(of)
         found["deepspeed"] = tried(lambda: resolved(config, of))
     if parts is not None:
-        found |= _of_data(parts, of) | _of_memory(config, parts, ranks, of)
+        found |= _of_data(parts, of) | _of_memory(config, parts, ranks, hosts, of)
     found["rate"] = measured_rate(config) if not refused else None
     found["refused"] = refused
     return found
@@ -64,23 +65,30 @@ def _of_data(parts: Parts, of: Sizes | None) -> dict[str, Any]:
     return {"data": data, "epochs": of.steps * of.batch / epoch if of and epoch else None}
 
 
-def _of_memory(config: RunConfig, parts: Parts, ranks: int, of: Sizes | None) -> dict[str, Any]:
+def _of_memory(
+    config: RunConfig, parts: Parts, ranks: int, hosts: int, of: Sizes | None
+) -> dict[str, Any]:
+    """Parameters, and bytes by stage: ``states`` as DeepSpeed counts them, ``host``, and where the batch
+    is known ``working``, ``buffers`` and ``total``."""
     counted = memory.count(parts.model)
     bf16 = config.precision == "bf16"
     offload = setting_of(config.deepspeed, "zero_optimization.offload_optimizer.device")
-    on_host = offload not in (None, "none")
-    states = {}
-    for stage in memory.STAGES:
-        device, optimizer = memory.model_states(
-            counted, stage, ranks, bf16=bf16, moments=memory.moment_bytes(config)
+    moments = memory.moment_bytes(config)
+    seen = timeline(config, parts, of.micro) if of is not None else None
+    settings = stages.Settings.of(config.deepspeed)
+    found: dict[str, Any] = {}
+    for stage in stages.STAGES:
+        moved = stage > 0 and offload not in (None, "none")
+        states = memory.model_states(
+            counted, stage, ranks, bf16=bf16, moments=moments, hosts=hosts, offload=moved
         )
-        moved = on_host and stage > 0
-        states[str(stage)] = {
-            "device": device + (0 if moved else optimizer),
-            "host": optimizer if moved else 0,
-        }
-    kept = memory.activations(config, parts, of.micro) if of is not None else None
-    return {"parameters": vars(counted), "memory": states, "activations": kept}
+        found[str(stage)] = {"states": states.device, "host": states.host}
+        if seen is not None:
+            need = stages.working(seen, stage, ranks, settings, bf16=bf16)
+            kept = memory.kept(counted, stage, ranks, bf16=bf16, moments=moments, offload=moved)
+            total = kept + need.peak + need.buffers
+            found[str(stage)] |= vars(need) | {"kept": kept, "total": total}
+    return {"parameters": vars(counted), "memory": found}
 
 
 def measured_rate(config: RunConfig) -> dict[str, Any] | None:
@@ -138,19 +146,20 @@ def lines(config: RunConfig, found: dict[str, Any]) -> Iterator[str]:
 
 
 def _memory_lines(config: RunConfig, found: dict[str, Any]) -> Iterator[str]:
-    most = max(sizes["device"] + sizes["host"] for sizes in found["memory"].values())
+    most = max(sizes.get("total", sizes["states"]) for sizes in found["memory"].values())
     unit, name = (_GIB, "GiB") if most >= _GIB else (1 << 20, "MiB")
-    yield f"\nmemory of a rank in {name} ({config.optimizer.name}, {config.precision}):"
-    yield f"  {'ZeRO stage':<12}{'model states':>14}{'+ activations':>15}{'host':>8}"
-    kept = found["activations"]
+    yield f"\nmemory of a rank in {name} ({config.optimizer.name}, {config.precision}), a prediction:"
+    heads = ("ZeRO stage", "model states", "kept", "working", "buffers", "most", "host")
+    yield "  " + f"{heads[0]:<12}" + "".join(f"{head:>13}" for head in heads[1:])
     for stage, sizes in found["memory"].items():
-        total = f"{(sizes['device'] + kept) / unit:>15.2f}" if kept is not None else f"{'?':>15}"
+        cells = [sizes.get(key) for key in ("states", "kept", "peak", "buffers", "total", "host")]
+        row = "".join(f"{'?' if c is None else f'{c / unit:.2f}':>13}" for c in cells)
         chosen = "  <- zero=" + stage if int(stage) == config.zero else ""
-        yield (
-            f"  {stage:<12}{sizes['device'] / unit:>14.2f}{total}{sizes['host'] / unit:>8.2f}{chosen}"
-        )
-    yield "  Model states are counted. Activations are estimated: what autograd keeps of the forward"
-    yield "  pass of one micro-batch. Communication buffers come on top."
+        yield f"  {stage:<12}{row}{chosen}"
+    yield "  model states: weights, gradients, masters, moments, as DeepSpeed's estimators count them."
+    yield "  kept: what of them is there between steps. working: activations, temporaries, gradients and"
+    yield "  gathered weights at the worst moment of forward and backward. buffers: DeepSpeed's"
+    yield "  reduce_bucket_size. most: kept + working + buffers. What an allocator loses comes on top."
 
 
 def _time_line(found: dict[str, Any]) -> str:

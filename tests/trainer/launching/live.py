@@ -44,7 +44,7 @@ class LiveStorages(TorchDispatchMode):
     def _follow(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if tensor.device.type == "cpu" and key not in self._sizes:
+        if key not in self._sizes:
             self._sizes[key] = storage.nbytes()
             self.now += storage.nbytes()
             weakref.finalize(storage, self._end, key).atexit = False
@@ -56,7 +56,11 @@ class LiveStorages(TorchDispatchMode):
 
 def _all_tensors() -> list[torch.Tensor]:
     gc.collect()
-    return [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    return [
+        one
+        for one in gc.get_objects()
+        if issubclass(type(one), torch.Tensor) and one.device.type == "cpu"
+    ]
 
 
 @dataclass(frozen=True)

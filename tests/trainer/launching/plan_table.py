@@ -23,7 +23,7 @@ from trainer.config import RunConfig, load
 from trainer.engine.deepspeed import resolved
 from trainer.engine.sizes import Sizes
 from trainer.launching import memory
-from trainer.launching.stages import Settings, working
+from trainer.launching.stages import Settings, Working, working
 from trainer.launching.timeline import timeline
 from trainer.models import decoder_model
 from trainer.objectives import language
@@ -109,25 +109,28 @@ def config_of(case: Case) -> RunConfig:
     return load("llama-tiny", [*words, "length.steps=9"]).model_copy(update={"clip": None})
 
 
+def planned(case: Case) -> Working:
+    """What the planner says of a case."""
+    config, source, model = config_of(case), Words(case.tokens), model_of(case, "meta")
+    of = Sizes(case.rows * RANKS, RANKS, case.rows, case.rows, 1, 9)
+    objective = language.Language(language.Settings(), model.config.vocab_size, True)
+    parts = Parts(model=model, source=source, objective=objective)  # type: ignore[arg-type]
+    settings, bf16 = Settings.of(resolved(config, of)), case.precision == "bf16"
+    return working(timeline(config, parts, case.rows), case.stage, RANKS, settings, bf16=bf16)
+
+
 def measured(case: Case) -> dict[str, Any]:
     """Planned and tracked bytes of a case."""
     begun = time.monotonic()
-    config, source = config_of(case), Words(case.tokens)
-    of = Sizes(case.rows * RANKS, RANKS, case.rows, case.rows, 1, 9)
-    bf16 = case.precision == "bf16"
-    model = model_of(case, "meta")
-    counted = memory.count(model)
-    objective = language.Language(language.Settings(), model.config.vocab_size, True)
-    parts = Parts(model=model, source=source, objective=objective)  # type: ignore[arg-type]
-    settings = Settings.of(resolved(config, of))
-    plan = working(timeline(config, parts, case.rows), case.stage, RANKS, settings, bf16=bf16)
-    kept = memory.kept(counted, case.stage, RANKS, bf16=bf16, moments=0)
+    plan = planned(case)
+    counted = memory.count(model_of(case, "meta"))
+    kept = memory.kept(counted, case.stage, RANKS, bf16=case.precision == "bf16", moments=0)
     planned_in = time.monotonic() - begun
-    batch = source.batch(range(case.rows))
-    live = tracked(model_of(case, "cpu"), config, RANKS, batch, 3 if case.stage == 3 else 1)
+    batch = Words(case.tokens).batch(range(case.rows))
+    warm = 3 if case.stage == 3 else 1
+    live = tracked(model_of(case, "cpu"), config_of(case), RANKS, batch, warm)
     # At stage 3 the buffer is there before the step; at stage 1 in fp32 the backward pass makes it.
-    during = 0 if case.stage == 3 else plan.buffers
-    found = live.peak - live.before - during
+    found = live.peak - live.before - (0 if case.stage == 3 else plan.buffers)
     total = kept + plan.peak + plan.buffers
     return {
         **vars(case),
