@@ -62,8 +62,8 @@ def model_states(
 
     ``offload``: the optimizer's part lies on the host (stages 1 to 3). Stages 2 and 3 in bf16 count as
     DeepSpeed's estimators do: 18 bytes a parameter with AdamW are shared, of which at stage 2 two are a
-    bf16 gradient and at stage 3 the weight, and there the largest module is whole, with its gradients. In fp32 a weight has 4 bytes, and
-    no copy of its gradient.
+    bf16 gradient and at stage 3 the weight, and there the largest module is whole, with its gradients.
+    In fp32 a weight has 4 bytes, and no copy of its gradient.
     """
     weight = 2 if bf16 else 4
     gradients = weight + (4 if bf16 else 0)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from trainer.config import RunConfig
+from trainer.launching.devices import Work
 from trainer.protocols import Parts
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ class Event(NamedTuple):
 @dataclass(frozen=True)
 class Timeline:
     """Events in order; elements of each trainable or frozen parameter; the parameters of each module
-    that has any of its own; bytes of an element of a weight."""
+    that has any of its own; bytes of an element of a weight; what is computed."""
 
     events: tuple[Event, ...]
     elements: tuple[int, ...]
     modules: tuple[tuple[int, ...], ...]
     item: int
+    work: Work
 
 
 def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
@@ -65,7 +67,8 @@ def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
     recorder = _recorder([*model.parameters(), *model.buffers(), *batch.values()])
     parameters = list(model.parameters())
     number = {id(p): i for i, p in enumerate(parameters)}
-    with _followed(model, number, recorder.events) as modules, recorder, _fused_attention():
+    followed = _followed(model, number, recorder.events)
+    with followed as modules, recorder, _fused_attention() as attention:
         if objective.additive:
             components = objective.components(model, batch)
         else:
@@ -81,6 +84,7 @@ def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
         tuple(p.numel() for p in parameters),
         tuple(modules),
         parameters[0].element_size(),
+        Work(recorder.matmul, sum(attention), recorder.traffic),
     )
 
 
@@ -98,6 +102,7 @@ def _recorder(known: list[torch.Tensor]) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.events: list[Event] = []
+            self.matmul = self.traffic = 0
             self._alive = {_storage(tensor) for tensor in known}
             self._held = known  # lest a freed storage's number be given to another
 
@@ -105,9 +110,17 @@ def _recorder(known: list[torch.Tensor]) -> Any:
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             found = function(*args, **(kwargs or {}))
-            for tensor in tree_leaves(found):
-                if isinstance(tensor, torch.Tensor):
-                    self._born(tensor)
+            before = len(self._alive)
+            made = [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+            for tensor in made:
+                self._born(tensor)
+            name = function.name().partition("::")[2].partition(".")[0]
+            if name in _PRODUCTS:
+                left = next(one for one in args[-2:] if isinstance(one, torch.Tensor))
+                self.matmul += 2 * made[0].numel() * int(left.shape[-1])
+            elif name not in _FREE and (len(self._alive) > before or name.endswith("_")):
+                read = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
+                self.traffic += sum(one.nbytes for one in (*read, *made))
             return found
 
         def _born(self, tensor: torch.Tensor) -> None:
@@ -123,6 +136,10 @@ def _recorder(known: list[torch.Tensor]) -> Any:
             self.events.append(Event("bytes", -size))
 
     return Recorder()
+
+
+_PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm", "addmm_"))
+_FREE = frozenset(("empty", "new_empty", "empty_like", "empty_strided", "set_", "requires_grad_"))
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -195,8 +212,11 @@ def _hooks(module: Any, index: int, events: list[Event]) -> list[Any]:
 
 
 @contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Let attention without dropout cost what a fused kernel does.
+def _fused_attention() -> Iterator[list[int]]:
+    """Let attention without dropout cost what a fused kernel does; yields the operations of each call.
+
+    A kernel that gets a mask looks at all pairs of tokens, one that is causal at half of them; the
+    backward pass makes five products where the forward pass makes two.
 
     The library's function is replaced for the time: a function mode would not see the forward passes
     that activation checkpointing repeats inside of the backward pass.
@@ -209,7 +229,10 @@ def _fused_attention() -> Iterator[None]:
         def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
             if mask is not None and mask.dtype == torch.bool:
                 mask = mask.new_empty(mask.shape, dtype=query.dtype)
-            rows, heads, tokens, _ = query.shape
+            rows, heads, tokens, width = query.shape
+            products = 4 * rows * heads * tokens * key.shape[2] * width
+            ctx.operations = products if mask is not None else products // 2
+            operations.append(ctx.operations)
             found = _like(query, value.shape[-1])
             sums = query.new_empty((rows, heads, tokens), dtype=torch.float32)
             ctx.save_for_backward(query, key, value, mask, found, sums)
@@ -217,12 +240,14 @@ def _fused_attention() -> Iterator[None]:
 
         @staticmethod
         def backward(ctx: Any, by_found: Any) -> Any:
+            operations.append(5 * ctx.operations // 2)
             return *(_like(one, one.shape[-1]) for one in ctx.saved_tensors[:3]), None
 
     def _like(of: Any, width: int) -> Any:
         rows, heads, tokens, _ = of.shape
         return of.new_empty((rows, tokens, heads, width)).transpose(1, 2)
 
+    operations: list[int] = []
     original = functional.scaled_dot_product_attention
 
     def attention(
@@ -234,6 +259,6 @@ def _fused_attention() -> Iterator[None]:
 
     functional.scaled_dot_product_attention = attention
     try:
-        yield
+        yield operations
     finally:
         functional.scaled_dot_product_attention = original
