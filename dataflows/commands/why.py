@@ -1,4 +1,5 @@
-"""`dataflows why OUTPUT ID`: what became of a pair or image, stage by stage, and by which number."""
+"""`dataflows why OUTPUT ID`: what became of a pair, image or document, stage by stage, and by which
+number."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from dataflows.report.source import Run
     from dataflows.report.traces import Refused, TextTrace
 
-HELP = "say what became of a pair, an image or a URL, and by which number"
+HELP = "say what became of a pair, an image, a URL or a document, and by which number"
 
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
@@ -20,10 +21,13 @@ _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "output", metavar="OUTPUT", help="output= of a metaclip2, fetch or ingest run"
+        "output", metavar="OUTPUT", help="output= of a metaclip2, fetch, ingest or tokens run"
     )
     parser.add_argument(
-        "id", metavar="ID", help="pair id or image id (32 hex digits), SHA-256 of an image, or URL"
+        "id",
+        metavar="ID",
+        help="pair id or image id (32 hex digits), SHA-256 of an image, or URL; of a tokens run a "
+        "document id (32 hex digits), or FILE:POSITION",
     )
     parser.add_argument(
         "--with",
@@ -40,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     An image id, a hash or a URL is found by the footers of the sorted shards. A pair id has no such
     order: its column is read, from the smallest dataset on. The dead letters of ingest are read whole.
+    Of a tokens run see `dataflows.report.why_document`.
     """
     from curation.page.text import terminal
     from dataflows.report.source import open_run
@@ -49,12 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
     found = open_run(args.output)
     found.add_all(args.datasets)
+    if found.get("documents") is not None:
+        return _of_tokens(found, args.output, args.id)
     if found.get("pool") is None and found.get("fetched") is not None:
         return _of_fetch(found, args.output, args.id)
     if found.get("pool") is None and not ingested(found):
         raise InputError(
-            f"{args.output} has no pool and is no fetch or ingest: `why` follows the rows of a metaclip2, "
-            "fetch or ingest run; give its output="
+            f"{args.output} has no pool, no documents and is no fetch or ingest: `why` follows the rows of a "
+            "metaclip2, fetch, ingest or tokens run; give its output="
         )
     image, pair = _resolve(found, args.id)
     told = trace(found, image, args.id)
@@ -76,6 +83,30 @@ def run(args: argparse.Namespace) -> int:
         _print_refused(record)
     for note in told.notes:
         print(f"note: {terminal(note, 500)}")
+    return 0
+
+
+def _of_tokens(run: Run, output: str, text: str) -> int:
+    from curation.page.text import terminal
+    from dataflows.report.why_document import by_id, by_place, place_of
+    from schemas.errors import InputError, UsageError
+
+    place = place_of(run, text)
+    if place is None and not _HEX32.fullmatch(text):
+        raise UsageError(
+            f"{terminal(text)}: give a document's id (32 hex digits, as in the column doc_id) or "
+            "FILE:POSITION, the end of an input's path and a position"
+        )
+    told = by_id(run, bytes.fromhex(text)) if place is None else by_place(run, place)
+    if not told:
+        raise InputError(f"{terminal(text)} is nowhere in the input of {output}")
+    for number, one in enumerate(told):
+        print(
+            f"{chr(10) if number else ''}document {one.pair.hex() if one.pair else 'without an id'}"
+        )
+        print(f'  "{terminal(one.text[:300], 300)}"')
+        print(f"  source {terminal(one.key)}")
+        _print_steps(one.steps, one.verdict)
     return 0
 
 

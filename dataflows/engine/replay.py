@@ -28,6 +28,7 @@ from schemas.writer import Shard, ShardWriter
 AGAIN = {
     "fetched": "dataflows.pipelines.fetch.replay:again",
     "records": "dataflows.pipelines.ingest.replay:again",
+    "documents": "dataflows.pipelines.tokens.replay:again",
     "pool": "dataflows.pipelines.metaclip2.replay:pool",
     "matches": "dataflows.pipelines.metaclip2.replay:matches",
 }

@@ -11,7 +11,7 @@ from schemas.reasons import REASONS
 from schemas.table_schemas import SCHEMAS
 
 # Rows of these units pass from stage to stage, so what one lets out the next must take in.
-_PASSED_ON = ("record", "text")
+_PASSED_ON = ("record", "text", "document")
 
 
 def flows(run: Run) -> tuple[Flow, ...]:

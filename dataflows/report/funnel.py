@@ -20,7 +20,10 @@ def funnel(run: Run, found: tuple[Flow, ...]) -> Funnel | None:
     if not chain:
         return None
     unit, head, rows_out = chain[0].unit, run.head, run.manifest.totals["rows"]
-    first = (f"{unit}s that {chain[0].stage} read", "from the input datasets")
+    start = run.get(chain[0].stage)
+    source = "the input datasets" if start is None or start.manifest.parents else "the input files"
+    came = "came in" if f"{unit}s" == chain[0].stage else f"{chain[0].stage} read"
+    first = (f"{unit}s that {came}", f"from {source}")
     rows, left = _fall(chain, first, ("in the dataset", "what a reader gets", head))
     good = left == chain[-1].out == rows_out and not any(f.balance for f in chain)
     verdict = _verdict(chain, left, rows_out, f"rows in {head}")

@@ -14,15 +14,21 @@ from dataflows.report.languages import english, languages
 from dataflows.report.model import Balance, Funnel, Languages, Report, Tile
 from dataflows.report.samples import dead_letters, left_out, samples
 from dataflows.report.source import Run
+from dataflows.report.texts import texts, tiles
 
 _TITLES = {
     "metaclip2": "MetaCLIP 2: a curated set of image-text pairs",
     "fetch": "Fetching: pictures from URLs",
     "metadata": "Metadata: the concept lists of each language",
     "ingest": "Ingest: records read from outside",
+    "tokens": "Tokens: text for language models",
 }
 
-_ROWS = {**dict.fromkeys(("curated", "matched", "matches"), "pairs"), "fetched": "pictures"}
+_ROWS = {
+    **dict.fromkeys(("curated", "matched", "matches"), "pairs"),
+    "fetched": "pictures",
+    "tokens": "documents",
+}
 
 
 def gather(run: Run) -> Report:
@@ -41,12 +47,13 @@ def gather(run: Run) -> Report:
     facts = lineage.stages(run)
     pins, pins_total = lineage.inputs(run)
     recipe = str(run.manifest.recipe.get("name", ""))
+    documents = texts(run)
     return Report(
         title=_TITLES.get(recipe, f"{recipe or 'A'} dataset: {run.head}"),
         recipe=recipe or "no recipe",
         head=next(stage for stage in facts if stage.name == run.head),
-        tiles=_tiles(run, langs, heads_and_tails, fall),
-        lede=_lede(run, langs, fall),
+        tiles=(*_tiles(run, langs, heads_and_tails, fall), *tiles(run)),
+        lede=documents.lede if documents is not None else _lede(run, langs, fall),
         warnings=(*lineage.warnings(run), *faults(all_flows)),
         flows=all_flows,
         funnel=fall,
@@ -66,8 +73,9 @@ def gather(run: Run) -> Report:
         inputs_total=pins_total,
         licences=lineage.licences(run),
         commands=lineage.commands(run),
-        safety=lineage.safety(run),
+        safety=None if documents is not None else lineage.safety(run),
         fetching=fetching(run),
+        texts=documents,
         cost=run.tally.lines(len(run.datasets) + len(run.dead)),
     )
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from dataflows.report.fetching import Fetching
+    from dataflows.report.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -331,6 +332,7 @@ class Report:
     inputs_total: int
     licences: tuple[str, ...]
     commands: tuple[str, ...]
-    safety: Safety
+    safety: Safety | None
     cost: tuple[tuple[str, str], ...] = ()
     fetching: Fetching | None = None
+    texts: Texts | None = None

@@ -36,11 +36,15 @@ def _sections(facts: Report) -> list[tuple[str, str]]:
     sections = [("warnings", "Before you use it"), ("funnel", "Funnel")]
     if facts.languages:
         sections.append(("languages", "Languages"))
+    if facts.texts:
+        sections.append(("texts", "Texts"))
     if facts.balance:
         sections.append(("balance", "Head and tail"))
         sections.append(("h-thresholds", "Thresholds"))
     if facts.fetching:
         sections.append(("fetching", "Fetching"))
     if facts.samples or facts.left_out or facts.dead:
-        sections.append(("samples", "Pairs"))
-    return [*sections, ("safety", "Safety"), ("lineage", "Lineage")]
+        sections.append(("samples", "Dead letters" if facts.texts else "Pairs"))
+    if facts.safety:
+        sections.append(("safety", "Safety"))
+    return [*sections, ("lineage", "Lineage")]

@@ -35,6 +35,8 @@ _HEADS = (
     "pool",
     "fetched",
     "records",
+    "tokens",
+    "documents",
     "metadata",
     "ngrams",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -51,25 +51,36 @@ class _Read:
     def __call__(self, unit: Unit) -> Iterator[Outcome]:
         options = TextOptions.from_json(self.config["options"])
         sieve = Sieve(self.config["rules"], tuple(self.config["languages"]))
-        render = None
-        if self.template:
-            tokens = self.config["chat"]["tokens"]
-            render = _renderer(self.template, tuple(sorted(tokens.items())))
+        render = renderer_of(self.config, self.template)
         for part in unit.args["parts"]:
             one = TextUnit.from_json(part)
             yield from read_documents(one, options, sieve, self.config["validation"], render)
+
+
+def renderer_of(config: Mapping[str, Any], template: str) -> Render | None:
+    """What renders the conversations of a stage's configuration; None without a template."""
+    if not template:
+        return None
+    return _renderer(template, tuple(sorted(config["chat"]["tokens"].items())))
+
+
+def planned(config: Mapping[str, Any], pins: Sequence[Mapping[str, Any]]) -> list[TextUnit]:
+    """What to read of pinned files. Raises InputError for a file that is not as it was pinned."""
+    pinned = pin_texts(find_texts([str(pin["path"]) for pin in pins]))
+    for now, then in zip([pin.to_json() for pin in pinned.pins], pins, strict=True):
+        if now != dict(then):
+            raise InputError(
+                f"{then['path']} is not what it was when its documents were pinned: restore it, or "
+                "run again on what is there"
+            )
+    return plan_texts(pinned, unrun(config["sources"]), TextOptions.from_json(config["options"]))
 
 
 def documents(context: JobContext, sink: Sink) -> RunUnits:
     """Plans what to read, says so, and reads it. Raises InputError for what cannot be read."""
     config = context.config
     options = TextOptions.from_json(config["options"])
-    pinned = pin_texts(find_texts([str(pin["path"]) for pin in context.stage.pinned]))
-    found = [pin.to_json() for pin in pinned.pins]
-    for now, then in zip(found, context.stage.pinned, strict=True):
-        if now != dict(then):
-            raise InputError(f"{then['path']} changed while this command started: run it again")
-    parts = plan_texts(pinned, unrun(config["sources"]), options)
+    parts = planned(config, context.stage.pinned)
     for note in notes(parts):
         print(f"reading {note}", file=sys.stderr)
     lines = []
