@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,11 @@ def records(path: str, file: str, fields: Sequence[str]) -> list[dict[str, Any]]
     """
     place = Path(path).expanduser()
     place = place / file if place.is_dir() else place
-    try:
-        data = place.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"path={path}: {place} cannot be read: {error}") from None
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a line separator of Unicode inside a string ends no record.
+    for number, line in enumerate(text_of(place, path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
             found.append({name: record[name] for name in fields})
@@ -76,3 +75,12 @@ def records(path: str, file: str, fields: Sequence[str]) -> list[dict[str, Any]]
     if not found:
         raise InputError(f"{place} has no record")
     return found
+
+
+def text_of(place: Path, path: str) -> str:
+    """The text of a file, gzipped or not; ``path`` is what the user gave. InputError if it has none."""
+    try:
+        data = place.read_bytes()
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"path={path}: {place} cannot be read: {error}") from None
