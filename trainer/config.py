@@ -74,6 +74,9 @@ class BatchSize(_Strict):
     """Samples of a global batch (one optimizer step) and of one forward pass on one rank."""
 
     size: int = Field(256, ge=1, description="samples of a global batch, over all ranks")
+    tokens: int | None = Field(
+        None, ge=1, description="of token data, in place of size: tokens of a global batch"
+    )
     micro: int | None = Field(
         None, ge=1, description="samples a forward pass (default: all of a rank)"
     )
@@ -84,22 +87,79 @@ class Length(_Strict):
 
     steps: int | None = Field(None, ge=1)
     samples: int | None = Field(None, ge=1, description="samples seen")
+    tokens: int | None = Field(None, ge=1, description="of token data: tokens seen")
     epochs: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one(self) -> Length:
-        if sum(value is not None for value in (self.steps, self.samples, self.epochs)) != 1:
+        given = (self.steps, self.samples, self.tokens, self.epochs)
+        if sum(value is not None for value in given) != 1:
             raise ValueError(
-                "give exactly one of length.steps=, length.samples= and length.epochs="
+                "give exactly one of length.steps=, length.samples=, length.tokens= and "
+                "length.epochs="
             )
         return self
 
 
 class Checkpoints(_Strict):
-    """When to save. The last step is always saved."""
+    """When to save, and what is kept. The last step is always saved, and so is a stopped one.
+
+    A save stops training for a copy to the host's memory; files are written while it goes on.
+    """
 
     every: int | None = Field(None, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
+    milestones: int | None = Field(
+        None,
+        ge=1,
+        description="steps between checkpoints that are kept for good, beside the newest",
+    )
+    wait: bool = Field(
+        False, description="train on only when the files are written; needs no memory for the copy"
+    )
+
+
+class Spikes(_Strict):
+    """Steps far above those before them: off unless `loss` or `gradient` is given.
+
+    A spike is more than so many deviations above the median of the last ``window`` steps that changed
+    the weights; a deviation is 1.4826 times the median absolute one (the standard deviation of a
+    normal distribution), at least 1 % of the median. It is not looked for before half the window. As
+    OLMo-core's SkipStepOptimizer, which has 6 standard deviations from the mean of 128 steps; medians,
+    so that no spike hides the next.
+    """
+
+    loss: float | None = Field(None, gt=0, description="deviations of the loss, as in 6")
+    gradient: float | None = Field(None, gt=0, description="deviations of the gradient's norm")
+    window: int = Field(128, ge=8, le=10_000, description="steps that are looked back on")
+
+
+class FaultPolicy(_Strict):
+    """What is done about a loss or gradient that is not finite, or that is a spike. All ranks decide
+    together before the weights change; the guilty samples are written down.
+
+    ``skip`` leaves the step out: no weight, moment or count of the optimizer changes, as OLMo-core
+    does. ``rewind`` goes back to the last checkpoint and leaves out the step and up to ``before`` steps
+    in front of it, as PaLM did (arXiv:2204.02311, section 5.1: from about 100 steps before a spike,
+    without 200 to 500 batches). Samples left out are not read again; the schedule goes on.
+    """
+
+    policy: Literal["stop", "skip", "rewind"] = "stop"
+    budget: int = Field(10, ge=1, description="faults that are borne within so many steps")
+    within: int = Field(1000, ge=1, description="the steps of the budget")
+    before: int = Field(100, ge=0, description="of rewind: steps left out in front of the fault")
+    spike: Spikes = Field(default_factory=Spikes)
+
+
+class Branch(_Strict):
+    """A checkpoint of another run to begin from: weights, moments and position.
+
+    Model, data, tokenizer, objective, seed, batch and kind of optimizer are that run's; schedule, length
+    and the rest are free. ``length`` counts from that run's first step.
+    """
+
+    run: str = Field(description="run directory")
+    step: int = Field(ge=1, description="step of one of its checkpoints")
 
 
 class RunConfig(_Strict):
@@ -126,11 +186,47 @@ class RunConfig(_Strict):
     )
     loaders: int = Field(0, ge=0, le=64, description="threads that read and decode ahead")
     checkpoint: Checkpoints = Field(default_factory=Checkpoints)
+    faults: FaultPolicy = Field(default_factory=FaultPolicy)
+    branch: Branch | None = Field(None, description="a checkpoint of another run to begin from")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
     evaluate: dict[str, Any] | None = Field(
         None, description="an evaluation and its settings, at the end"
     )
     seed: int = Field(0, ge=0, lt=1 << 63)
+
+    @model_validator(mode="after")
+    def _in_samples(self) -> RunConfig:
+        """Make ``batch.size`` of ``batch.tokens``: all else counts in samples."""
+        for name, given in (("batch", self.batch.tokens), ("length", self.length.tokens)):
+            if given is not None and self.sequence_length is None:
+                raise ValueError(
+                    f"{name}.tokens={given} is for token data, whose data.sequence_length says how "
+                    f"many tokens a sample has; give {name}.{'size' if name == 'batch' else 'samples'}="
+                )
+        tokens, length = self.batch.tokens, self.sequence_length
+        if tokens is None or length is None:
+            return self
+        if tokens % length:
+            near = " or ".join(
+                str(n * length) for n in (tokens // length, tokens // length + 1) if n
+            )
+            raise ValueError(
+                f"batch.tokens={tokens} is no whole number of sequences of {length} tokens "
+                f"(data.sequence_length): give {near}"
+            )
+        if "size" in self.batch.model_fields_set and self.batch.size != tokens // length:
+            raise ValueError(
+                f"batch.tokens={tokens} is {tokens // length} sequences of {length} tokens, and "
+                f"batch.size={self.batch.size}: give one of the two"
+            )
+        self.batch = self.batch.model_copy(update={"size": tokens // length})
+        return self
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Tokens of a sample of token data; None for other data."""
+        found = self.data.get("sequence_length")
+        return found if isinstance(found, int) and found > 0 else None
 
 
 def part(kind: str, settings: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
@@ -169,6 +265,9 @@ def load(recipe: str, words: Sequence[str], file: str | None = None) -> RunConfi
     length = over.get("length")
     if isinstance(length, Mapping):
         tree.pop("length", None)  # the one that is given replaces the recipe's
+    batch = over.get("batch")
+    if isinstance(batch, Mapping) and "tokens" in batch and isinstance(tree.get("batch"), dict):
+        tree["batch"].pop("size", None)
     config = build(RunConfig, {**merge(tree, over), "recipe": recipe}, recipe, "trainer plan")
     for kind in PARTS:
         part(kind, getattr(config, kind))

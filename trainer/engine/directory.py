@@ -29,10 +29,13 @@ FREE = (
     "log_every",
     "evaluate",
     "batch.micro",
+    "batch.tokens",
     "checkpoint",
+    "faults",
     "deepspeed",
 )
-"""Settings that a continued run may change: they decide how it runs, not what it computes."""
+"""Settings that a continued run may change: they decide how it runs, not what it computes (``faults``:
+what it does from now on; what it has decided stays), or say again what another one does."""
 
 
 def output_of(config: RunConfig) -> Path:
@@ -88,8 +91,18 @@ def check(config: RunConfig) -> None:
             raise ConflictError(_difference(output, before, now, changed))
 
 
-def record(config: RunConfig, *, ranks: int, parameters: int, digest: str) -> None:
-    """Write run.json if there is none; else ConflictError if the data is another than then."""
+def record(
+    config: RunConfig,
+    *,
+    ranks: int,
+    parameters: int,
+    digest: str,
+    branch: dict[str, Any] | None = None,
+) -> None:
+    """Write run.json if there is none; else ConflictError if the data is another than then.
+
+    ``branch``: the checkpoint of another run that this one begins from.
+    """
     output = output_of(config)
     path = output / RUN
     if path.exists():
@@ -109,6 +122,7 @@ def record(config: RunConfig, *, ranks: int, parameters: int, digest: str) -> No
         "parameters": parameters,
         "data": {"location": config.data.get("path"), "digest": digest},
         "seed": config.seed,
+        "branch": branch,
     }
     temporary = path.with_suffix(".json.new")
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -37,7 +37,7 @@ class Metrics:
             self._board.add_event(Event(step=start + 1, wall_time=time.time(), session_log=session))
 
     def event(self, name: str, step: int, **values: Any) -> None:
-        """Write an event: started, continued, replaced, saved, finished."""
+        """Write an event: started, continued, replaced, saved, left_out, finished."""
         self._line({"event": name, "step": step, **values})
 
     def step(self, step: int, values: dict[str, Any]) -> None:

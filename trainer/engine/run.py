@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import json
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from schemas.errors import CheckFailed, IntegrityError
+from schemas.errors import CheckFailed, IntegrityError, UsageError
 from schemas.storage import Storage, storage
 from trainer import data_tokenizer
 from trainer.config import RunConfig, part
-from trainer.engine import deepspeed, directory
-from trainer.engine.feed import Feed, feed, step_positions
-from trainer.engine.metrics import Clock, Metrics, Progress, duration
+from trainer.engine import branch, deepspeed, directory, final_evaluation
+from trainer.engine.checkpoint_saver import Saver
+from trainer.engine.faults import Faults
+from trainer.engine.faults_report import guilty
+from trainer.engine.faults_step import GuardedStepper
+from trainer.engine.feed import Feed, feed
+from trainer.engine.metrics import Metrics, Progress, duration
 from trainer.engine.schedule import learning_rate
-from trainer.engine.signals import Signals, exit_code
+from trainer.engine.signals import Signals, Wishes, exit_code
 from trainer.engine.sizes import Sizes, sizes
-from trainer.engine.step import NotFinite, Outcome, Stepper
+from trainer.engine.step import NotFinite, Outcome
 from trainer.engine.together import agreed, everyone, loss_of_peer
+from trainer.engine.utilisation import Rates
 from trainer.protocols import Batch, Parts, Place, Source
 
 
@@ -39,19 +41,21 @@ def train(config: RunConfig, place: Place) -> int:
     """
     output = directory.output_of(config)
     if config.evaluate:
-        _evaluation(config)
+        final_evaluation.settings_of(config)
     deepspeed.join(place)
     try:
         agreed(place, lambda: directory.check(config))
+        origin = agreed(place, lambda: branch.lineage(config))
         parts = build(config, place)
         assert parts.source is not None
         digest = parts.source.digest
         of = sizes(config, place.ranks, parts.source)
+        branch.check_length(config, of.steps)
         parameters = sum(p.numel() for p in parts.model.parameters())
         log = output / "logs" / f"rank-{place.rank:04}.log"
         engine = deepspeed.start(parts.model, config, of, place, log)
         facts = {"ranks": place.ranks, "parameters": parameters, "digest": digest}
-        agreed(place, lambda: directory.record(config, **facts))
+        agreed(place, lambda: directory.record(config, branch=origin, **facts))
         run = _Run(config, place, output, parts, of, engine)
         start = run.restored()
         if place.rank == 0:
@@ -68,32 +72,8 @@ def train(config: RunConfig, place: Place) -> int:
         raise
     deepspeed.leave()
     if not code and config.evaluate and place.rank == 0:
-        evaluate(config, output, anew=start < of.steps)
+        tell(final_evaluation.evaluate(config, output, anew=start < of.steps))
     return code
-
-
-def evaluate(config: RunConfig, output: Path, *, anew: bool) -> None:
-    """Score the run's last checkpoint as ``evaluate:`` of its settings says, into OUTPUT/eval/.
-
-    ``anew``: also if there is a result already.
-    """
-    from trainer.evaluation import language, registry
-
-    name, settings = _evaluation(config)
-    if anew or not (output / "eval" / f"{name}.json").exists():
-        result = registry.evaluate(language.load(str(output)), name, settings)
-        registry.write(result, str(output))
-        tell(registry.table(result))
-
-
-def _evaluation(config: RunConfig) -> tuple[str, dict[str, Any]]:
-    """Name and settings of ``evaluate:``. UsageError if there is no such evaluation or setting."""
-    from trainer.evaluation import registry
-
-    settings = dict(config.evaluate or {})
-    name = str(settings.pop("name", None))
-    registry.named(name, settings)
-    return name, settings
 
 
 def build(config: RunConfig, place: Place) -> Parts:
@@ -123,7 +103,13 @@ class _Run:
     parts: Parts
     of: Sizes
     engine: Any
+    metrics: Metrics | None = None
     _ends: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        self.faults = Faults(self.config.faults, self.output)
+        self.clock = Rates(self.of.batch, self.config, self.parts, self.place)
+        self.saver = Saver(self.config.checkpoint, self.checkpoints, self.engine, self._saved)
 
     @property
     def source(self) -> Source:
@@ -135,79 +121,81 @@ class _Run:
         return storage(self.output).at("checkpoints")
 
     def restored(self) -> int:
-        """Load the latest checkpoint, if any; returns the first step to make."""
+        """Load the latest checkpoint, if any, or that of ``branch:``; returns the first step to make."""
         from trainer.engine import checkpoint
 
-        name = checkpoint.latest(self.checkpoints)
+        folder, name = self.checkpoints, checkpoint.latest(self.checkpoints)
+        if name is None and self.config.branch is not None:
+            folder, name = branch.checkpoint_of(self.config.branch)
+            agreed(self.place, lambda: branch.check_tokenizer(self.config, self.output))
         if name is None:
+            self.faults.restore({}, 0, agreed(self.place, self.faults.recorded))
             return 0
-        facts = checkpoint.restore(self.checkpoints, name, self.engine)
+        facts = checkpoint.restore(folder, name, self.engine)
         wanted = {
             "position": facts["step"] * self.of.batch,
             "seed": self.config.seed,
             "data": self.source.digest,
         }
         for key, value in wanted.items():
-            if facts[key] != value:
-                raise IntegrityError(
-                    f"{self.checkpoints.path(name)} was saved at {key} {facts[key]}, and this run "
-                    f"would continue at {value}: it is of another run"
+            if facts[key] == value:
+                continue
+            where = f"{folder.path(name)} was saved at {key} {facts[key]}, and this run would "
+            if folder != self.checkpoints:
+                raise UsageError(
+                    f"{where}begin from it at {value}: a branch has the data and the batch.size of "
+                    f"{self.config.branch.run if self.config.branch else folder}; give those"
                 )
-        return int(facts["step"])
+            raise IntegrityError(f"{where}continue at {value}: it is of another run")
+        step = int(facts["step"])
+        later = agreed(self.place, self.faults.recorded)
+        self.faults.restore(facts.get("faults", {}), step, later)
+        return step
 
-    def save(self, step: int) -> None:
-        from trainer.engine import checkpoint
-
+    def save(self, step: int, *, wait: bool) -> None:
+        """Save; ``wait`` until it is committed, else train on after the copy."""
         facts = {
             "step": step,
             "position": step * self.of.batch,
             "seed": self.config.seed,
             "data": self.source.digest,
             "config": directory.config_digest(self.config),
+            "faults": self.faults.state(),
             "ranks": self.place.ranks,
             "zero": self.config.zero,
         }
-        checkpoint.save(self.checkpoints, f"step-{step:08}", self.engine, facts)
-        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+        self.saver.save(step, facts, wait=wait)
+        self.tell_replaced(step)
+        self.clock.pause()
+
+    def _saved(self, step: int, seconds: float) -> None:
+        if self.metrics:
+            name = f"step-{step:08}"
+            self.metrics.event("saved", step, checkpoint=name, stood_s=round(seconds, 4))
 
     def loop(self, start: int, metrics: Metrics | None) -> int:
         """Make the steps from `start`; returns the exit code."""
-        config, of = self.config, self.of
+        of, self.metrics = self.of, metrics
         if metrics:
             metrics.event("continued" if start else "started", start, ranks=self.place.ranks)
         progress = Progress(of.steps, start, of.batch)
-        clock = Clock(of.batch)
         begun = time.monotonic()
-        code = 0
-        with Signals() as signals, contextlib.closing(self._feed(start)) as feeds:
-            stepper = self._stepper(signals)
-            for part_ in feeds:
-                done = part_.step + 1
-                lr = learning_rate(config.schedule, config.optimizer.lr, part_.step, of.steps)
-                outcome = self._step(stepper, part_, lr)
-                clock.step(outcome.seconds)
-                if metrics and (done % config.log_every == 0 or done == of.steps):
-                    values = self._values(part_, outcome, lr)
-                    metrics.step(done, {**values, **clock.read()})
-                if self.place.rank == 0:
-                    progress.show(done, outcome.loss)
-                code = 0 if done == of.steps else exit_code(outcome.stops)
-                every = config.checkpoint.every
-                if done == of.steps or code or (every and done % every == 0):
-                    self.save(done)
-                    self.tell_replaced(done, metrics)
-                    if metrics:
-                        metrics.event("saved", done, checkpoint=f"step-{done:08}")
-                    clock.pause()
-                if code:
-                    break
+        code, done = 0, start
+        again: int | None = start
+        with Signals() as signals:
+            wishes = Wishes(signals, self.saver.ready, self.place.ranks)
+            stepper = self._stepper(wishes)
+            if self.config.faults.policy == "rewind" and start < of.steps:
+                self._point_of_return(start)
+            while again is not None:
+                with contextlib.closing(self._feed(again)) as feeds:
+                    code, done, again = self._steps(feeds, stepper, wishes, progress, done)
         if self.place.rank == 0:
             progress.close()
             seconds = duration(time.monotonic() - begun)
+            at = f"{done:,} of {of.steps:,}"
             if code:
-                tell(
-                    [f"stopped at step {done:,} of {of.steps:,}, saved; the same command continues"]
-                )
+                tell([f"stopped at step {at}, saved; the same command continues"])
             elif start >= of.steps:
                 tell([f"finished before, at step {start:,}: nothing to do"])
             else:
@@ -216,57 +204,117 @@ class _Run:
             metrics.event("finished", of.steps)
         return code
 
-    def tell_replaced(self, step: int, metrics: Metrics | None) -> None:
+    def _steps(
+        self,
+        feeds: Iterator[Feed],
+        stepper: GuardedStepper,
+        wishes: Wishes,
+        progress: Progress,
+        done: int,
+    ) -> tuple[int, int, int | None]:
+        """Make steps to the end, or until the run is stopped or goes back: the exit code, the steps
+        that are done, and the step to go back to."""
+        for part_ in feeds:
+            done, code = part_.step + 1, 0
+            if not self.faults.left_out(part_.step):
+                try:
+                    outcome = self._made(part_, stepper)
+                except NotFinite as error:
+                    again = self._fault(error, part_.step, stepper)
+                    if again is not None:
+                        return 0, again, again
+                else:
+                    if self.place.rank == 0:
+                        progress.show(done, outcome.loss)
+                    stops, written = wishes.heard(outcome)
+                    code = exit_code(stops)
+                    if written:
+                        self.saver.finish()
+                        self.clock.pause()
+            last = done == self.of.steps
+            if last or code or self.saver.due(done):
+                self.save(done, wait=last or bool(code))
+            if code and not last:
+                return code, done, None
+        return 0, done, None
+
+    def _made(self, part_: Feed, stepper: GuardedStepper) -> Outcome:
+        """Make a step; NotFinite if it was not to be made."""
+        config, done = self.config, part_.step + 1
+        lr = learning_rate(config.schedule, config.optimizer.lr, part_.step, self.of.steps)
+        outcome = stepper.step(part_, lr)
+        self.clock.count(part_.batches, outcome.seconds)
+        if self.metrics and (done % config.log_every == 0 or done == self.of.steps):
+            self.metrics.step(done, self._values(part_, outcome, lr) | self.clock.read())
+        return outcome
+
+    def _point_of_return(self, start: int) -> None:
+        """Have a checkpoint to go back to before the first step."""
+        from trainer.engine import checkpoint
+
+        if agreed(self.place, lambda: checkpoint.latest(self.checkpoints)) is None:
+            self.save(start, wait=True)
+
+    def _fault(self, error: NotFinite, step: int, stepper: GuardedStepper) -> int | None:
+        """Do what ``faults.policy`` says of a step that was not made: raise CheckFailed, or return the
+        step to go on from after a return to a checkpoint; None to go on with the next."""
+        found = guilty(error, step, self.of.batch, self.source, self.place)
+        path, policy = self.faults.path(step), self.config.faults.policy
+        self.saver.finish()
+        if policy == "stop":
+            agreed(self.place, lambda: found.write(self.faults, None))
+            raise CheckFailed(
+                f"step {step + 1}: {found.text()}; {path} has all. The step changed no weight. "
+                "Look at these samples, leave them out with faults.policy=skip, or begin anew with a "
+                "lower optimizer.lr=, a longer schedule.warmup= or clip=1"
+            )
+        stepper.discard()
+        back, first = None, step
+        if policy == "rewind":
+            back = self.restored()
+            first = max(back, step - self.config.faults.before)
+        try:
+            fault = self.faults.add(step, first, found.why)
+        except CheckFailed:
+            agreed(self.place, lambda: found.write(self.faults, None))
+            raise
+        agreed(self.place, lambda: found.write(self.faults, fault))
+        if self.metrics:
+            ids = found.ids[:EVENT_SAMPLES]
+            values = {"fault": found.why, "first": first + 1, "samples": len(found.positions)}
+            self.metrics.event("left_out", step + 1, **values, ids=ids, file=str(path), back=back)
+        if self.place.rank == 0:
+            tell([f"steps {first + 1:,} to {step + 1:,} are left out: {found.text()}; see {path}"])
+        self.clock.pause()
+        return back
+
+    def tell_replaced(self, step: int) -> None:
         """Write down which samples of all ranks a source replaced, if it is one that does."""
         replaced = getattr(self.source, "replaced", None)
         if replaced is None:
             return
         found = everyone(self.place, replaced())
-        if metrics is not None:
+        if self.metrics is not None:
             for one in (one for rank in found for one in rank):
-                metrics.event("replaced", step, **one)
+                self.metrics.event("replaced", step, **one)
 
     def _feed(self, start: int) -> Generator[Feed]:
         pinned = _pin if self.place.device != "cpu" else None
         return feed(self.source, self.of, self.place.rank, self.config.loaders, start, pinned)
 
-    def _stepper(self, signals: Signals) -> Stepper:
+    def _stepper(self, wishes: Wishes) -> GuardedStepper:
         assert self.parts.objective is not None
         ours = deepspeed.clips_itself(self.config)
-        return Stepper(
+        return GuardedStepper(
             self.engine,
             self.parts.objective,
             self.place,
             self.config.seed,
             norm=ours,
             clip=self.config.clip if ours else None,
-            wishes=signals.seen,
+            wishes=wishes.own,
+            faults=self.faults,
         )
-
-    def _step(self, stepper: Stepper, part_: Feed, lr: float) -> Outcome:
-        try:
-            return stepper.step(part_, lr)
-        except NotFinite as error:
-            positions = np.concatenate(everyone(self.place, error.positions))
-            if not len(positions):  # no sample is at fault by itself
-                positions = step_positions(part_.step, self.of.batch)
-            places = self.source.places(positions[:_NAMED])
-            step = part_.step + 1  # as metrics, checkpoints and `trainer where` count
-            path = self.output / f"not-finite-step-{step:08}.json"
-            found = {"step": step, "fault": str(error), "positions": positions.tolist()}
-            if self.place.rank == 0:
-                text = json.dumps({**found, "places": places}, indent=2)
-                path.write_text(text + "\n", encoding="utf-8")
-            first = "; ".join(
-                f"{position} ({', '.join(f'{k} {v}' for k, v in place['ids'].items())})"
-                for position, place in zip(positions[:3].tolist(), places, strict=False)
-            )
-            raise CheckFailed(
-                f"step {step}: {error}, from {len(positions)} samples: {first}"
-                f"{', ...' if len(positions) > 3 else ''}; {path} has all. The step changed no "
-                "weight. Look at these samples, or begin anew with a lower optimizer.lr=, a longer "
-                "schedule.warmup= or clip=1"
-            ) from None
 
     def _values(self, part_: Feed, outcome: Outcome, lr: float) -> dict[str, Any]:
         norm = outcome.grad_norm
@@ -289,8 +337,8 @@ class _Run:
         return epoch + (seen - ends[epoch]) / (ends[epoch + 1] - ends[epoch])
 
 
-_NAMED = 100
-"""Samples of a loss that is not finite whose places are written down."""
+EVENT_SAMPLES = 20
+"""Samples of a fault whose ids are in its line of metrics.jsonl; the fault's own file has more."""
 
 
 def tell(lines: list[str]) -> None:

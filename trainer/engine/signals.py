@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM end a run after the step, with a checkpoint."""
+"""Ctrl-C and SIGTERM end a run after the step, with a checkpoint, whichever rank hears them."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.engine.step import Outcome
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,3 +55,36 @@ def exit_code(stops: list[int]) -> int:
         if count:
             return 128 + number
     return 0
+
+
+LONG = 5.0
+"""Seconds of a step after which ranks ask one another once more: a signal that came in the middle of a
+long step ends the run after it, and not after the next."""
+
+
+class Wishes:
+    """What a rank asks of all in each step: to stop, and to commit what it has written. Summed over
+    ranks with the step's loss, so it costs no collective of its own but after `LONG` steps."""
+
+    def __init__(self, signals: Signals, written: Callable[[], int], ranks: int) -> None:
+        """``written``: 1 if this rank has written its part of a checkpoint."""
+        self._signals, self._written, self._ranks = signals, written, ranks
+        self._seconds = 0
+
+    def own(self) -> list[int]:
+        """Return this rank's wishes: SIGINT, SIGTERM, commit, and seconds of the step before."""
+        return [*self._signals.seen(), self._written(), self._seconds]
+
+    def heard(self, outcome: Outcome) -> tuple[list[int], bool]:
+        """Return the signals that ranks have seen, and whether all have written. Called by all."""
+        *stops, written, seconds = outcome.stops
+        self._seconds = round(outcome.seconds)
+        if seconds > LONG * self._ranks and self._ranks > 1:
+            import torch.distributed as dist
+
+            every: list[Any] = [None] * self._ranks
+            dist.all_gather_object(every, self._signals.seen())
+            stops = [sum(column) for column in zip(*every, strict=True)]
+        elif self._ranks == 1:
+            stops = self._signals.seen()
+        return stops, written == self._ranks

@@ -25,7 +25,7 @@ from trainer.launching.environment import (
 )
 from trainer.launching.hosts import Host
 from trainer.launching.remote import Remotes
-from trainer.launching.supervisor import RANK_COMMAND, Failure, Share, Supervisor
+from trainer.launching.supervisor import RANK_COMMAND, STOPPED, Failure, Share, Supervisor
 
 RESOLVE_SECONDS = 300.0
 """How long the first host's name may take to be known: pods of a job do not start together."""
@@ -143,10 +143,17 @@ def _attempt(config: RunConfig, layout: Layout, command: Sequence[str]) -> int:
     if received and any(runner.codes.values()):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        name = signal.Signals(received[0]).name
-        print(f"trainer: stopped by {name}; the same command continues", file=sys.stderr)
-        return 128 + received[0]
+        return _stopped(received[0], "")
+    if told := [rank for rank, code in runner.codes.items() if code in STOPPED]:
+        return _stopped(runner.codes[told[0]] - 128, ", which one of the ranks received")
     return 0
+
+
+def _stopped(number: int, how: str) -> int:
+    """Tell of a run that saved and ended as it was told to; returns the exit code."""
+    name = signal.Signals(number).name
+    print(f"trainer: stopped by {name}{how}; the same command continues", file=sys.stderr)
+    return 128 + number
 
 
 def _with_master(share: Share, layout: Layout) -> Share:

@@ -37,6 +37,9 @@ SETTLE = 3.0
 """Seconds to wait for the cause when a rank has lost another one: a process closes its connections
 before it has ended."""
 
+STOPPED = frozenset({130, 143})
+"""Exit codes of ranks that saved and ended as one of them was told to, by SIGINT or SIGTERM."""
+
 _POLL = 0.02
 RANK_COMMAND = (sys.executable, "-m", "trainer.launching.rank")
 
@@ -187,6 +190,8 @@ class Supervisor:
                 passed += 1
                 self._signal_all(number if passed == 1 else signal.SIGKILL)
                 deadline = min(deadline, time.monotonic() + STOP_GRACE)
+            elif any(process.returncode in STOPPED for process in self._processes.values()):
+                deadline = min(deadline, time.monotonic() + STOP_GRACE)  # a rank was told to stop
             time.sleep(_POLL)
         until = time.monotonic() + SETTLE
         while failed and self._lost_peer(failed[0]) and time.monotonic() < until:
@@ -201,9 +206,9 @@ class Supervisor:
 
     def _failed(self) -> list[int]:
         """Ranks that failed, the likeliest cause first."""
-        fine = {0}
+        fine = {0, *STOPPED}
         if self._signals:
-            fine |= {130, 143, -self._signals[0]}
+            fine.add(-self._signals[0])
         if len(self._signals) > 1:
             fine.add(-signal.SIGKILL)
         codes = {rank: process.poll() for rank, process in self._processes.items()}

@@ -125,6 +125,8 @@ def total_steps(run: Run) -> int | None:
         return length.steps
     if length.samples is not None:
         return max(1, length.samples // size)
+    if length.tokens is not None and (sequence := run.config.sequence_length):
+        return max(1, length.tokens // sequence // size)
     finished = run.history.named("finished")
     return int(finished[-1]["step"]) if finished else None
 

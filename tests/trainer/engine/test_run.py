@@ -252,7 +252,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_change(
         with pytest.raises(CheckFailed, match=r"step 3: the loss is not finite") as ended:
             train(tiny.run_config(tmp_path, **changes), PLACE)
         assert "pair_id 0027" in str(ended.value) or objective == "tiny_additive"
-    record = json.loads((tmp_path / "not-finite-step-00000003.json").read_text())
+    record = json.loads((tmp_path / "faults/step-00000003.json").read_text())
     wanted = [39] if objective == "tiny" else [36, 37, 38, 39]
     assert record["positions"] == wanted
     assert [place["ids"]["pair_id"] for place in record["places"]][-1] == "0027"

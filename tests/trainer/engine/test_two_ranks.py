@@ -20,10 +20,14 @@ from trainer.protocols import Place
 
 def run_two(settings: dict[str, Any]) -> list[tuple[int, str]]:
     """(exit code, stderr) of both ranks."""
+    return run_module("tests.trainer.engine.train_rank", json.dumps(settings))
+
+
+def run_module(name: str, *words: str, seconds: float = 120) -> list[tuple[int, str]]:
+    """(exit code, stderr) of a module as two ranks."""
     port = str(free_port())
     processes = []
     for rank in range(2):
-        words = json.dumps(settings)
         environment = os.environ | {
             "RANK": str(rank),
             "WORLD_SIZE": "2",
@@ -35,7 +39,7 @@ def run_two(settings: dict[str, Any]) -> list[tuple[int, str]]:
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.trainer.engine.train_rank", words],
+                [sys.executable, "-m", name, *words],
                 cwd=ROOT,
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -43,7 +47,7 @@ def run_two(settings: dict[str, Any]) -> list[tuple[int, str]]:
                 text=True,
             )
         )
-    found = [process.communicate(timeout=120)[1] for process in processes]
+    found = [process.communicate(timeout=seconds)[1] for process in processes]
     return [(p.returncode, text) for p, text in zip(processes, found, strict=True)]
 
 
@@ -72,7 +76,7 @@ def test_a_bad_sample_of_one_rank_ends_both_with_its_name(tmp_path: Path) -> Non
     for _, text in ended:
         assert "step 3: the loss is not finite" in text and "Traceback" not in text
         assert "46 (pair_id 002e)" in text
-    record = json.loads((tmp_path / "not-finite-step-00000003.json").read_text())
+    record = json.loads((tmp_path / "faults/step-00000003.json").read_text())
     assert record["positions"] == [46]
 
 

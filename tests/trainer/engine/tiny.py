@@ -17,6 +17,7 @@ def register() -> None:
     parts["data"]["tiny"] = f"{HERE}.tiny_source"
     parts["objective"]["tiny"] = f"{HERE}.tiny_contrastive"
     parts["objective"]["tiny_additive"] = f"{HERE}.tiny_additive"
+    parts["objective"]["tiny_faulty"] = f"{HERE}.tiny_faulty"
 
 
 def run_config(output: Any, **changes: Any) -> RunConfig:
