@@ -210,7 +210,7 @@ def _samples(run: Run) -> Iterator[Document]:
         order = np.argsort(uniform(0, 0, table["doc_id"], _SALT), kind="stable")
         seen: Counter[str] = Counter()
         sources = table["source"].to_pylist()
-        picked = []
+        picked: list[int] = []
         for row in order.tolist():
             seen[sources[row]] += 1
             if seen[sources[row]] <= SAMPLES and len(picked) < 10 * SAMPLES:
@@ -298,7 +298,7 @@ def _shared(run: Run) -> tuple[tuple[Shared, ...], str]:
 def _texts_of(run: Run, ids: list[bytes]) -> dict[bytes, str]:
     """Beginnings of documents by id; the ids of `documents` are read until all are found."""
     dataset = run.get("documents")
-    left, found = set(ids), {}
+    left, found = set(ids), dict[bytes, str]()
     if dataset is None:
         return {}
     for shard in range(len(dataset.shards())):

@@ -155,7 +155,7 @@ def _estimate(one: str, other: str, options: NearOptions) -> str:
 
     slots = minhash.signatures(pa.array([one, other]), options.words, options.slots, options.seed)
     grams = [np.unique(minhash.shingles(pa.array([t]), options.words)[0]) for t in (one, other)]
-    both = len(np.intersect1d(*grams))
+    both = len(np.intersect1d(grams[0], grams[1]))
     jaccard = both / max(1, len(grams[0]) + len(grams[1]) - both)
     equal = int((slots[0] == slots[1]).sum())
     of = f"{equal} of {options.slots} slots are equal"
