@@ -6,7 +6,9 @@ has the ends of its documents.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.dataset import open_dataset
@@ -24,18 +26,33 @@ FILE = "tokenizer.json"
 """Name of the tokenizer in a token dataset's blobs and in the run's directory."""
 
 
-def named(setting: Any) -> bool:
-    """Return whether a run's ``tokenizer`` setting names the data's."""
-    return setting == "data" or (isinstance(setting, Mapping) and setting.get("name") == "data")
+def named(config: RunConfig) -> bool:
+    """Return whether a run's tokenizer is the data's: settings say so, or the data is tokens.
+
+    A model without a tokenizer (``model.shape.vocab_size``) has neither.
+    """
+    setting = config.tokenizer
+    if setting == "data" or (isinstance(setting, Mapping) and setting.get("name") == "data"):
+        return True
+    given = setting is not None or config.model.get("init_from")
+    return bool(given) and config.data.get("name") == "tokens"
 
 
 def read(config: RunConfig) -> tuple[bytes, str]:
     """Return the bytes of the tokenizer of the run's token data, and the dataset.
 
-    UsageError without data, InputError if it is no token data, IntegrityError if the blob was changed.
+    UsageError without data or if settings give another tokenizer, InputError if it is no token data,
+    IntegrityError if the blob was changed.
     """
-    if isinstance(config.tokenizer, Mapping) and (more := set(config.tokenizer) - {"name"}):
-        raise UsageError(f"tokenizer.{min(more)}: the data decides it; leave it out")
+    setting = config.tokenizer
+    if isinstance(setting, Mapping):
+        if setting.get("name") != "data":
+            raise UsageError(
+                f"tokenizer.name={setting.get('name')}: token data was made by a tokenizer, which is the "
+                "run's: give tokenizer={name: data}"
+            )
+        if more := set(setting) - {"name"}:
+            raise UsageError(f"tokenizer.{min(more)}: the data decides it; leave it out")
     paths = locations(config.data)
     if not paths:
         raise UsageError(
@@ -47,7 +64,24 @@ def read(config: RunConfig) -> tuple[bytes, str]:
             raise UsageError(
                 f"{path} was tokenised by another tokenizer than {found[0][1]}: tokenise both by one"
             )
+    if isinstance(setting, str) and setting != "data":
+        _check_file(setting, *found[0])
     return found[0]
+
+
+def _check_file(file: str, data: bytes, path: str) -> None:
+    """Raise UsageError if a tokenizer's file is another than the data's."""
+    try:
+        own = Path(file).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"tokenizer={file} cannot be read ({error.strerror}): give tokenizer={{name: data}}"
+        ) from None
+    if json.loads(parse(own, file).to_str()) != json.loads(parse(data, path).to_str()):
+        raise UsageError(
+            f"tokenizer={file} is another than the one that made {path}, so the ids would mean other "
+            f"tokens: give tokenizer={{name: data}}, or tokenise the data with {file}"
+        )
 
 
 def locations(data: Mapping[str, Any]) -> list[str]:

@@ -81,7 +81,7 @@ def build(config: RunConfig, place: Place) -> Parts:
     import torch
 
     parts = Parts()
-    if data_tokenizer.named(config.tokenizer):
+    if data_tokenizer.named(config):
         parts = Parts(tokenizer=data_tokenizer.for_run(config, place))
     elif config.tokenizer is not None or config.model.get("init_from"):
         from trainer import tokenizer

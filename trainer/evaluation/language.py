@@ -173,8 +173,8 @@ def of_run(place: str | Path, batch: int = 64) -> LanguageModel:
         model.load_state_dict(read_weights(root.at("checkpoints"), checkpoint), strict=True)
     except RuntimeError as error:
         raise InputError(
-            f"{place}: {checkpoint} does not fit the model of {loading.RUN}: "
-            f"{str(error).splitlines()[-1]}"
+            f"{place}: {checkpoint} is a checkpoint of another model than that of {loading.RUN}: "
+            f"{str(error).splitlines()[-1].strip()[:300]}; bring the {loading.RUN} of its run back"
         ) from None
     facts = {
         "kind": "run",

@@ -45,7 +45,7 @@ def _tokenizer(config: RunConfig) -> object:
     from schemas.storage import storage
     from trainer import tokenizer
 
-    if data_tokenizer.named(config.tokenizer):
+    if data_tokenizer.named(config):
         return data_tokenizer.parse(*data_tokenizer.read(config))
     if config.tokenizer is None and not config.model.get("init_from"):
         return None
