@@ -15,10 +15,31 @@ OWN = "tokenizer"
 
 def template_of(setting: str, folder: Path, config: Mapping[str, Any]) -> str:
     """The Jinja source: of a file, or the tokenizer's own (chat_template.jinja beside it, else in
-    its tokenizer_config.json). Raises InputError where there is none."""
+    its tokenizer_config.json). Raises InputError where there is none, or it is no Jinja."""
+    source = _found(setting, folder, config)
+    render_texts = _render_texts()
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        render_texts([[]], chat_template=source)
+    except TemplateSyntaxError as error:
+        raise InputError(
+            f"chat_template={setting}: line {error.lineno} of the template is not Jinja: {error.message}"
+        ) from None
+    except Exception:  # of a conversation without messages a template may say what it likes
+        pass
+    return source
+
+
+def _found(setting: str, folder: Path, config: Mapping[str, Any]) -> str:
     file = folder / "chat_template.jinja" if setting == OWN else Path(setting).expanduser()
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"chat_template={setting}: {file} cannot be read as UTF-8 text: {error}"
+            ) from None
     if setting != OWN:
         raise InputError(
             f"chat_template={setting}: no such file; give a Jinja template, or {OWN} for the one that "
@@ -47,15 +68,7 @@ def renderer(template: str, tokens: Mapping[str, str]) -> Callable[[Any], str]:
 
     ``tokens`` are the values of bos_token, eos_token and so on in the template.
     """
-    try:
-        from transformers.utils import chat_template_utils
-    except ImportError:
-        raise UsageError(
-            "chat_template= needs the package transformers: pip install 'headrace[train]'"
-        ) from None
-
-    # It returns (texts, places of generated parts), which its annotation does not say.
-    render_texts: Any = chat_template_utils.render_jinja_template
+    render_texts = _render_texts()
 
     def render(messages: Any) -> str:
         if not isinstance(messages, list) or not messages:
@@ -71,3 +84,15 @@ def renderer(template: str, tokens: Mapping[str, str]) -> Callable[[Any], str]:
         return texts[0]
 
     return render
+
+
+def _render_texts() -> Any:
+    """The library's function. UsageError if it is not installed."""
+    try:
+        from transformers.utils import chat_template_utils
+    except ImportError:
+        raise UsageError(
+            "chat_template= needs the package transformers: pip install 'headrace[train]'"
+        ) from None
+    # It returns (texts, places of generated parts), which its annotation does not say.
+    return chat_template_utils.render_jinja_template

@@ -27,6 +27,8 @@ BLOB = "tokenizer.json"
 BATCH_BYTES = 2**20
 """Text that is encoded at once: encodings take some hundred times the memory of their ids."""
 
+_NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that no UTF-8 text has
+
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
 """Tokens that end a text, where no tokenizer_config.json says which does; best first."""
 
@@ -120,6 +122,48 @@ def facts_of(
         )
     vocabulary = max(known.values()) + 1
     return Facts(width(vocabulary), vocabulary, None if name is None else known[name])
+
+
+def check_complete(tokenizer: Tokenizer, where: str) -> None:
+    """Raise InputError if the tokenizer has no ids for some texts: it would leave parts of them out, or
+    fail in the middle of the data.
+
+    Each byte of UTF-8 is looked up where texts are split into bytes; of other tokenizers a character
+    that no vocabulary has is encoded, which an unknown token or bytes must stand for.
+    """
+    model = json.loads(tokenizer.to_str())
+    probe = "\U000e0ffe"  # a code point that is not assigned: no text taught it to anyone
+    try:
+        found = tokenizer.encode(probe, add_special_tokens=False).ids
+    except Exception as error:  # the library raises plain Exception
+        raise InputError(
+            f"{where} cannot encode a character that it does not know ({error!s:.200}): give one with "
+            "an unknown token, or one that falls back to bytes"
+        ) from None
+    if "ByteLevel" in json.dumps(model.get("pre_tokenizer")) and not model["model"].get(
+        "unk_token"
+    ):
+        known = tokenizer.get_vocab(with_added_tokens=True)
+        missing = [f"0x{byte:02X}" for byte, letter in _letters().items() if letter not in known]
+        if missing:
+            raise InputError(
+                f"{where} has no id for {len(missing)} of the bytes of UTF-8 ({', '.join(missing[:5])}) and "
+                "no unknown token: parts of texts would be lost; give one whose vocabulary has every byte"
+            )
+    elif not found and model.get("normalizer") is None:
+        raise InputError(
+            f"{where} leaves out characters that it does not know: parts of texts would be lost; give one "
+            "with an unknown token, or one that falls back to bytes"
+        )
+
+
+def _letters() -> dict[int, str]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's): itself if it can be
+    seen, else the next letter from U+0100 on. Bytes that no UTF-8 has are left out."""
+    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    found = {byte: chr(byte if byte in seen else next(others)) for byte in range(0x100)}
+    return {byte: letter for byte, letter in found.items() if byte not in _NEVER}
 
 
 def digest_of(data: bytes) -> str:

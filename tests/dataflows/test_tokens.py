@@ -186,5 +186,4 @@ def test_commands_take_the_datasets_of_the_recipe(made: Path, tmp_path: Path) ->
     assert dataflows("report", str(made), "--out", str(tmp_path / "page.html"))[0] == 0
     assert "tokens dataset" in (tmp_path / "page.html").read_text()
     document = rows(made)["doc_id"][0].as_py().hex()
-    code, said = dataflows("why", str(made), document)
-    assert code == 3 and "`why` follows the rows of" in said
+    assert dataflows("why", str(made), document)[0] == 0

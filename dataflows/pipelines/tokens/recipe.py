@@ -180,6 +180,7 @@ def _tokenizer(config: Config) -> dict[str, Any]:
     """What the graph knows of the tokenizer: its facts, digest and path, and what lies beside it."""
     from curation.text.tokenising import (
         Facts,
+        check_complete,
         digest_of,
         facts_of,
         load_tokenizer,
@@ -198,6 +199,7 @@ def _tokenizer(config: Config) -> dict[str, Any]:
         file, beside = tokenizer_file(config.tokenizer)
         data = file.read_bytes()
         loaded = load_tokenizer(data, str(file))
+        check_complete(loaded, str(file))
         facts = facts_of(loaded, config.eos, beside, config.append_eos)
         path, digest = str(file.resolve()), digest_of(data)
     return {
