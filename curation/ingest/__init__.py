@@ -10,9 +10,10 @@ webdataset tar, a folder of images with captions.
 """
 
 from curation.ingest.options import Columns, IngestOptions
-from curation.ingest.plan import ReadUnit, grouped, notes, plan
+from curation.ingest.plan import ReadUnit, plan
 from curation.ingest.read import read
 from curation.ingest.sources import Pinned, find, pin_sources
+from curation.ingest.units import grouped, notes
 
 __all__ = [
     "Columns",

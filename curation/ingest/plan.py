@@ -8,7 +8,7 @@ Units are the same for the same files and options, whatever reads them.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,29 +73,6 @@ def plan(pinned: Pinned, options: IngestOptions) -> list[ReadUnit]:
     if not units:
         raise InputError(f"the input holds no rows: {', '.join(p.path for p in pinned.pins[:3])}")
     return units
-
-
-def notes(units: Sequence[ReadUnit]) -> list[str]:
-    """One line for each way of reading: the format, the columns, for which input."""
-    paths: dict[str, dict[str, None]] = {}
-    for unit in units:
-        paths.setdefault(unit.how, {})[unit.path] = None
-    return [
-        f"{how}: {next(iter(found))}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-        for how, found in paths.items()
-    ]
-
-
-def grouped(units: Sequence[ReadUnit], limit: int) -> Iterator[list[ReadUnit]]:
-    """Runs of consecutive units of at most ``limit`` bytes: small inputs share a unit of work."""
-    group: list[ReadUnit] = []
-    for unit in units:
-        if group and sum(u.size for u in group) + unit.size > limit:
-            yield group
-            group = []
-        group.append(unit)
-    if group:
-        yield group
 
 
 def _agreed(file: File, asked: str) -> str:

@@ -45,7 +45,7 @@ def find(inputs: str | Sequence[str], format: str = "auto") -> list[Source]:  # 
     Raises InputError naming the path and the fix for what is absent, empty, or matches nothing.
     """
     found: dict[str, Source] = {}
-    for path in _paths(inputs):
+    for path in paths_of(inputs):
         for source in _sources(path, format):
             found.setdefault(source.path, source)  # named twice is not read twice
     if not found:
@@ -66,7 +66,11 @@ def pin_sources(sources: Sequence[Source]) -> Pinned:
     return Pinned(list(sources), pins, {file.path: c for file, c in checksums.items()})
 
 
-def _paths(inputs: str | Sequence[str]) -> Iterator[str]:
+def paths_of(inputs: str | Sequence[str], setting: str = "input") -> Iterator[str]:
+    """Paths that a setting names: words with commas between, patterns by what they match.
+
+    Raises InputError for a pattern that matches nothing.
+    """
     if isinstance(inputs, str):
         whole = inputs.strip()
         given = [whole] if "," not in whole or fs.exists(whole) else whole.split(",")
@@ -78,7 +82,7 @@ def _paths(inputs: str | Sequence[str]) -> Iterator[str]:
         if any(c in item for c in "*?[") and not fs.exists(item):
             found = fs.matches(item)
             if not found:
-                raise InputError(f"input={item} matches no file; check the pattern")
+                raise InputError(f"{setting}={item} matches no file; check the pattern")
             yield from found
         else:
             yield item
@@ -88,7 +92,7 @@ def _sources(path: str, format: str) -> Iterator[Source]:  # noqa: A002
     if not fs.is_directory(path):
         if format == "folder":
             raise InputError(f"format=folder, but {path} is a file: give the directory")
-        file = _with_content(fs.look(path))
+        file = with_content(fs.look(path))
         yield Source(file.path, file=file)
         return
     files = fs.walk(path)
@@ -104,10 +108,11 @@ def _sources(path: str, format: str) -> Iterator[Source]:  # noqa: A002
             f"{', '.join(DATA_SUFFIXES[:5])}): name the files with a glob, or check the path"
         )
     for file in data:
-        yield Source(file.path, file=_with_content(file))
+        yield Source(file.path, file=with_content(file))
 
 
-def _with_content(file: File) -> File:
+def with_content(file: File) -> File:
+    """The file itself. Raises InputError if it has no byte."""
     if file.bytes == 0:
         raise InputError(f"{file.path} is empty (0 bytes): remove it from the input or restore it")
     return file

@@ -88,31 +88,6 @@ def plan_texts(pinned: Pinned, names: Sequence[str], options: TextOptions) -> li
     return units
 
 
-def grouped(units: Sequence[TextUnit], limit: int) -> Iterator[list[TextUnit]]:
-    """Runs of consecutive units of at most ``limit`` bytes: small files share a unit of work."""
-    group: list[TextUnit] = []
-    total = 0
-    for unit in units:
-        if group and total + unit.size > limit:
-            yield group
-            group, total = [], 0
-        group.append(unit)
-        total += unit.size
-    if group:
-        yield group
-
-
-def notes(units: Sequence[TextUnit]) -> list[str]:
-    """One line for each way of reading: the format, the columns, for which files."""
-    paths: dict[str, dict[str, None]] = {}
-    for unit in units:
-        paths.setdefault(unit.how, {})[unit.path] = None
-    return [
-        f"{how}: {next(iter(found))}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-        for how, found in paths.items()
-    ]
-
-
 def format_of(file: File, asked: str) -> str:
     """parquet, jsonl or text: by content, then by name. Raises InputError for what is neither."""
     with open_raw(file.path) as raw:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from curation.ingest import files as fs
 from curation.ingest.files import File
-from curation.ingest.sources import Pinned, Source, pin_sources
+from curation.ingest.sources import Pinned, Source, paths_of, pin_sources, with_content
 from schemas.dataset import open_dataset
 from schemas.errors import InputError
 from schemas.storage import storage
@@ -25,7 +25,7 @@ def find_texts(inputs: str | Sequence[str], setting: str = "input") -> list[File
     Raises InputError naming the path and the fix for what is absent, empty, or matches nothing.
     """
     found: dict[str, File] = {}
-    for path in _paths(inputs, setting):
+    for path in paths_of(inputs, setting):
         for file in _files(path, setting):
             found.setdefault(file.path, file)  # named twice is not read twice
     if not found:
@@ -45,7 +45,7 @@ def source_names(files: Sequence[File], named: Mapping[str, str]) -> list[str]:
         (
             (path, name)
             for name, given in named.items()
-            for path in _paths(given, f"sources.{name}")
+            for path in paths_of(given, f"sources.{name}")
         ),
         key=lambda place: -len(place[0]),
     )
@@ -76,27 +76,9 @@ def unrun(found: Sequence[Sequence[str | int]]) -> list[str]:
     return [str(name) for name, count in found for _ in range(int(count))]
 
 
-def _paths(inputs: str | Sequence[str], setting: str) -> Iterator[str]:
-    if isinstance(inputs, str):
-        whole = inputs.strip()
-        given = [whole] if "," not in whole or fs.exists(whole) else whole.split(",")
-    else:
-        given = list(inputs)
-    for item in (item.strip() for item in given):
-        if not item:
-            continue
-        if any(c in item for c in "*?[") and not fs.exists(item):
-            found = fs.matches(item)
-            if not found:
-                raise InputError(f"{setting}={item} matches no file; check the pattern")
-            yield from found
-        else:
-            yield item
-
-
 def _files(path: str, setting: str) -> Iterator[File]:
     if not fs.is_directory(path):
-        yield _with_content(fs.look(path))
+        yield with_content(fs.look(path))
         return
     place = storage(path)
     if place.exists("manifest.json"):
@@ -111,10 +93,4 @@ def _files(path: str, setting: str) -> Iterator[File]:
             "files with a glob, or check the path"
         )
     for file in files:
-        yield _with_content(file)
-
-
-def _with_content(file: File) -> File:
-    if file.bytes == 0:
-        raise InputError(f"{file.path} is empty (0 bytes): remove it from the input or restore it")
-    return file
+        yield with_content(file)

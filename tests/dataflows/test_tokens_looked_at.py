@@ -223,4 +223,4 @@ def test_what_cannot_be_replayed_is_named(made: Path, tmp_path: Path) -> None:
         code, said = dataflows("replay", str(output / "documents"))
     finally:
         pool.write_bytes(kept)
-    assert code == 3 and "is not what it was when its documents were pinned" in said
+    assert code == 3 and "is not what it was when it was pinned" in said

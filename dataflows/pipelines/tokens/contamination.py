@@ -15,10 +15,10 @@ from curation.text.contamination import ContaminationIndex, ContaminationOptions
 from curation.text.evaluations import evaluation_texts
 from curation.text.sources import pin_texts, unrun
 from dataflows.engine.stage import JobContext, Unit
+from dataflows.pipelines.listed import check_same
 from dataflows.pipelines.tokens.with_blob import Carried, RunWithBlob
 from dataflows.transforms.reading import DatasetUnits, Ref, unit_tables
 from dataflows.transforms.sink import Sink, scratch_dir
-from schemas.errors import InputError
 from schemas.ledger import Ledger
 from schemas.step import Outcome
 
@@ -57,9 +57,7 @@ def contamination(context: JobContext, sink: Sink) -> RunWithBlob:
     that cannot be read."""
     config = context.config
     pinned = pin_texts([look(str(pin["path"])) for pin in context.stage.pinned])
-    for now, then in zip(pinned.pins, context.stage.pinned, strict=True):
-        if now.to_json() != dict(then):
-            raise InputError(f"{then['path']} changed while this command started: run it again")
+    check_same(pinned, context.stage.pinned)
     texts = evaluation_texts(pinned, unrun(config["evaluations"]), config["columns"])
     options = ContaminationOptions.from_json(config["rule"])
     with scratch_dir() as scratch:
