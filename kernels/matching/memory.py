@@ -60,6 +60,10 @@ get8 = _reader(8, signed=False)
 """Element `index` of a uint8 array at an address, as int64."""
 get32 = _reader(32, signed=True)
 """Element `index` of an int32 array at an address, as int64."""
+get16 = _reader(16, signed=False)
+"""Element `index` of a uint16 array at an address, as int64."""
+getu32 = _reader(32, signed=False)
+"""Element `index` of a uint32 array at an address, as int64."""
 get64 = _reader(64, signed=False)
 """Element `index` of a uint64 array at an address."""
 put8 = _writer(8)

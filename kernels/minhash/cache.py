@@ -1,4 +1,4 @@
-"""Where this package's compiled code is kept: beside the matcher's, in a folder for these sources."""
+"""Where compiled code of packages beside the matcher is kept: beside the matcher's, by their sources."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from pathlib import Path
 
 from kernels.matching import cache as places
 
-_HERE = Path(__file__).parent
-
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Functions decorated inside keep their machine code in a folder named by all sources' digest."""
+def kept(package: Path) -> Iterator[None]:
+    """Functions decorated inside keep their machine code in a folder named by the digest of a package's
+    sources; ``package`` is its folder."""
     from numba.core import config
 
     before = config.CACHE_DIR
     found = hashlib.blake2b(digest_size=8)
-    for path in sorted(_HERE.glob("*.py")):
+    for path in sorted(package.glob("*.py")):
         found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    config.CACHE_DIR = str(places.folder(before) / f"minhash-{found.hexdigest()}")
+    config.CACHE_DIR = str(places.folder(before) / f"{package.name}-{found.hexdigest()}")
     try:
         yield
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kernels.minhash import cache
 
-with cache.kept():
+with cache.kept(Path(__file__).parent):
     from kernels.minhash import overlap, scan, sketching, unions
 
 shingles_of_texts = scan.shingles_of_texts

@@ -9,17 +9,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from bisect import bisect_left
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from kernels.packing import fill
 from trainer.packing.parts import PADDING, Numbers, Packing, Parts, Recent
 from trainer.packing.tokens import RowGroups, Tokens
-
-IGNORED = -100
-"""Label that no loss counts."""
 
 _BLOCK_TOKENS = 1 << 22
 _BLOCK = 2048
@@ -57,65 +55,47 @@ class Block:
         """``parts``: of the sequences from 0 on, padding included: T + 1 tokens each."""
         self.parts = parts
         self._length = length
-        self._line = np.arange(length)
-        wide = length + 1
         self._first: list[int] = np.searchsorted(parts.sequence, np.arange(sequences + 1)).tolist()
-        begins = np.cumsum(parts.length) - parts.length
-        column = begins - parts.sequence * wide
-        padding = parts.group == PADDING
-        inner = (column > 0) & ~padding
-        # Labels that begin a document: places in the sequences' T labels one after the other.
-        self._crossing = (parts.sequence * length + column - 1)[inner]
-        self._padded: list[int] = parts.sequence[padding].tolist()
-        self._padding: list[int] = column[padding].tolist()
-        # The last part of each sequence without the token that is only a label.
-        self._sizes = np.minimum(parts.length, length - column)
-        ordinal = np.arange(len(begins)) - np.array(self._first)[parts.sequence]
-        self._ordinal = np.where(padding, -1, ordinal).astype(np.int32)
-        self._groups: list[int] = parts.group.tolist()
-        self._begins: list[int] = parts.offset.tolist()
-        self._ends: list[int] = (parts.offset + parts.length).tolist()
+        groups, self._which = np.unique(parts.group, return_inverse=True)
+        self._groups: list[int] = groups.tolist()
+        # Where the tokens of each row group lie in memory, and they themselves, to keep them there.
+        self._begins = np.zeros(len(groups), np.int64)
         self._tokens: dict[int, Tokens] = {}
-        self._distinct = len(set(self._groups))
+        self._lock = threading.Lock()
 
     def arrays(self, first: int, end: int, groups: RowGroups, document_mask: bool) -> Arrays:
         """Return the arrays of the sequences from ``first`` to ``end``.
 
-        Label t is the token after input t, `IGNORED` where that one is padding, and with
+        Label t is the token after input t, -100 where that one is padding, and with
         ``document_mask`` where it begins a document. Padding is token 0 and segment -1.
         """
-        length, low, high = self._length, self._first[first], self._first[end]
-        here = self._groups[low:high]
-        tokens = self._tokens_of(here, groups)
-        places = zip(here, self._begins[low:high], self._ends[low:high], strict=True)
-        ids = np.concatenate([tokens[g][a:b] for g, a, b in places]).reshape(-1, length + 1)
-        inputs, labels = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
-        if document_mask:
-            sizes = self._sizes[low:high]
-            edges = np.searchsorted(self._crossing, (first * length, end * length)).tolist()
-            labels.reshape(-1)[self._crossing[slice(*edges)] - first * length] = IGNORED
-            positions = np.concatenate([self._line[:size] for size in sizes.tolist()])
-            positions = positions.reshape(-1, length)
-            segments = np.repeat(self._ordinal[low:high], sizes).reshape(-1, length)
-        else:
-            positions = np.broadcast_to(self._line, inputs.shape).copy()
-            segments = np.zeros(inputs.shape, np.int32)
-        for i in range(bisect_left(self._padded, first), bisect_left(self._padded, end)):
-            sequence, column = self._padded[i] - first, self._padding[i]
-            labels[sequence, max(0, column - 1) :] = IGNORED
-            segments[sequence, column:] = -1
-        return Arrays(inputs, labels, positions, segments)
+        here = slice(self._first[first], self._first[end])
+        which, width = self._which[here], groups.alphabet.bytes
+        begins = self._begins_of(which, groups)[which]
+        addresses = np.where(begins == 0, 0, begins + self.parts.offset[here] * width)
+        size = (end - first, self._length)
+        inputs, labels, positions = (np.empty(size, np.int64) for _ in range(3))
+        segments = np.empty(size, np.int32)
+        arrays = inputs, labels, positions, segments
+        fill(addresses, self.parts.length[here], width, document_mask, arrays)
+        return Arrays(*arrays)
 
-    def _tokens_of(self, numbers: list[int], groups: RowGroups) -> dict[int, Tokens]:
-        """The tokens of row groups and more, by number; what was read stays as long as the block."""
-        if len(self._tokens) == self._distinct:
-            return self._tokens
-        if missing := set(numbers).difference(self._tokens):
-            more = {n: one.tokens for n, one in groups.documents(missing - {PADDING}).items()}
-            if PADDING in missing:
-                more[PADDING] = np.zeros(self._length + 1, groups.alphabet.dtype)
-            self._tokens = self._tokens | more
-        return self._tokens
+    def _begins_of(self, which: Numbers, groups: RowGroups) -> Numbers:
+        """Addresses of the tokens of row groups, 0 for padding; what was read stays as long as the
+        block."""
+        if len(self._tokens) < len(self._groups):
+            wanted = {self._groups[i] for i in np.unique(which).tolist()}
+            missing = wanted.difference(self._tokens)
+            found = groups.documents(missing - {PADDING})
+            with self._lock:
+                for number in missing.difference(self._tokens):
+                    padding = number == PADDING
+                    tokens = np.zeros(0, np.uint16) if padding else found[number].tokens
+                    # First where it lies: others look whether the tokens are there.
+                    place = self._groups.index(number)
+                    self._begins[place] = 0 if padding else tokens.ctypes.data
+                    self._tokens[number] = tokens
+        return self._begins
 
 
 class Sequences:

@@ -15,12 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kernels.packing import IGNORED
 from schemas.dataset import Dataset
 from tests.trainer.packing import making, plain
 from trainer.engine.feed import feed, step_positions
 from trainer.engine.sizes import Sizes
 from trainer.packing.documents import documents
-from trainer.packing.sequences import IGNORED
 from trainer.protocols import Parts, Source
 from trainer.sources.tokens import Settings, Tokens, build
 
