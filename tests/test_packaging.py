@@ -112,7 +112,7 @@ def imported(package: str) -> dict[str, Path]:
 
 def test_every_import_is_declared() -> None:
     declared = {normal(Requirement(text).name) for text in PROJECT["dependencies"]}
-    for extra in ("fetch", "gcp", "s3", "tokenizers", "train"):
+    for extra in ("fetch", "gcp", "lm-eval", "s3", "text", "tokenizers", "train"):
         texts = PROJECT["optional-dependencies"][extra]
         declared |= {normal(Requirement(text).name) for text in texts}
     undeclared = {}
