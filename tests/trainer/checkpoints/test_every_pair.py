@@ -17,11 +17,11 @@ HELD = {"tensors": {"w": dict.fromkeys(("masters", "exp_avg", "exp_avg_sq", "for
 
 @pytest.mark.slow
 def test_some_pairs_continue_as_the_run_that_went_on() -> None:
-    command = [sys.executable, "-m", "tests.trainer.checkpoints.every_pair", "--slice", "8"]
+    command = [sys.executable, "-m", "tests.trainer.checkpoints.every_pair", "--slice", "6"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
     found = json.loads(done.stdout)
-    assert found["faults"] == [] and found["pairs"] == 8 and found["mismatched_hashes"] == 0
+    assert found["faults"] == [] and found["pairs"] == 6 and found["mismatched_hashes"] == 0
     assert 0 < found["later_losses_apart"]["fp32"] <= 1e-6
 
 

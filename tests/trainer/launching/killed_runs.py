@@ -16,7 +16,10 @@ from tests.trainer.launching.making import TRAINER
 
 @dataclass(frozen=True)
 class Kind:
-    """A small run: its data, its words, its steps, when it saves, and after which step a rank is killed."""
+    """A small run: its data, its words, its steps, when it saves, and after which step a rank is killed.
+
+    That is after it began to save for the second time, so that the first checkpoint is committed.
+    """
 
     data: Callable[[Path], Path]
     words: Callable[..., list[str]]
@@ -30,8 +33,8 @@ class Kind:
 
 
 KINDS = {
-    "clip": Kind(lambda folder: making.pairs(folder / "pairs"), making.words, 30, 5, 7),
-    "language": Kind(real_tokens.dataset, real_tokens.words, 400, 50, 60),
+    "clip": Kind(lambda folder: making.pairs(folder / "pairs"), making.words, 30, 5, 12),
+    "language": Kind(real_tokens.dataset, real_tokens.words, 400, 50, 110),
 }
 
 
@@ -59,7 +62,9 @@ def continuations(output: Path) -> int:
 def uninterrupted(kind: Kind, data: Path, output: Path) -> dict[int, float]:
     """{step: loss} of the same run with two ranks of this machine, which nothing disturbs."""
     command = [*TRAINER, "launch", *kind.settings(data, output), "--ranks", "2"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     found = dict(losses(output))
     assert sorted(found) == list(range(1, kind.steps + 1))
     return found
