@@ -1,8 +1,9 @@
 """Tokens a second and model FLOPs utilisation (MFU) of a run, for its metrics. Waits for no device.
 
 MFU is the operations that the model needs for rank 0's tokens (`trainer.flops`) over what its device could
-have made in the time: on a GPU its maker's number for dense bf16 (in fp32 runs too, so 0.5 is not in reach
-there), on a CPU the rate of a product of large matrices in the run's precision, measured with as many threads as the run has.
+have made in the time. On a GPU that is its maker's number for dense bf16, in fp32 runs too. On a CPU it is
+the rate of a product of large matrices in the run's precision on as many threads as the run has, measured
+once for `MEASURED` seconds and kept beside the indexes of token data (`trainer.packing.cache`).
 """
 
 from __future__ import annotations

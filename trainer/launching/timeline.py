@@ -10,6 +10,7 @@ one fp32 number a query, and a boolean mask becomes one of the inputs' type in e
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -258,7 +259,15 @@ def _fused_attention() -> Iterator[list[int]]:
         return Attention.apply(query, key, value, attn_mask)
 
     functional.scaled_dot_product_attention = attention
+    # The library looks at positions to guess whether sequences are packed; here they have no values, and
+    # a model that is not told of documents has one in each sequence.
+    masks = sys.modules.get("transformers.masking_utils")
+    guess = getattr(masks, "find_packed_sequence_indices", None)
+    if guess is not None:
+        vars(masks)["find_packed_sequence_indices"] = lambda position_ids: None
     try:
         yield operations
     finally:
         functional.scaled_dot_product_attention = original
+        if guess is not None:
+            vars(masks)["find_packed_sequence_indices"] = guess
