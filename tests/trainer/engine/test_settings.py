@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from schemas.errors import UsageError
 from tests.trainer.engine import tiny, tiny_model, tiny_source
 from trainer.config import Schedule, load
+from trainer.engine import directory
 from trainer.engine.deepspeed import parameter_groups, resolved
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sizes import sizes
@@ -27,6 +29,50 @@ def test_everything_is_derived_from_the_global_batch() -> None:
     table = "\n".join(of.table())
     for number in ("96", "24", "10", "960"):
         assert f" {number}  " in table
+
+
+def tokens(**changes: Any) -> Any:
+    """Settings of a run on sequences of 128 tokens."""
+    data = {"name": "tokens", "path": "unused", "sequence_length": 128}
+    return config_of(**{"data": data, "length": {"tokens": 1_000_000}, **changes})
+
+
+def test_a_batch_and_a_length_may_be_given_in_tokens() -> None:
+    config = tokens(batch={"tokens": 4096, "micro": 4})
+    of = sizes(config, 2)
+    assert (of.batch, of.per_rank, of.micro_batches) == (32, 16, 4)
+    assert of.steps == 1_000_000 // 4096
+    assert "  tokens a step                           4,096  " in "\n".join(of.table())
+    again = type(config).model_validate_json(config.model_dump_json())  # as ranks get them
+    assert again == config and directory.identity(config)["batch.size"] == 32
+    same = tokens(batch={"size": 32, "micro": 4})
+    assert directory.config_digest(same) == directory.config_digest(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "said"),
+    [
+        ({"batch": {"tokens": 4000}}, 1, "batch.tokens=4000 .* of 128 tokens .*: give 3968 or 4096"),
+        ({"batch": {"tokens": 100}}, 1, r"batch.tokens=100 .*\(data.sequence_length\): give 128"),
+        ({"batch": {"tokens": 4096, "size": 8}}, 1, "4096 is 32 sequences of 128 tokens, and batch.size=8"),
+        ({"batch": {"tokens": 4096}}, 3, r"tokens=4096 \(32 of 128 tokens\) .* 3 ranks: give 3840 or 4224"),
+        ({"batch": {"tokens": 4096, "micro": 5}}, 2, "give batch.micro=4 or 8, or batch.tokens=3840 or 5120"),
+        ({"data": {"name": "tiny"}}, 1, "length.tokens=1000000 is for token data.*; give length.samples="),
+        ({"batch": {"tokens": 4096}, "length": {"tokens": 4095}}, 1, r"tokens=4095 \(31 samples\) is less"),
+    ],
+)  # fmt: skip
+def test_tokens_that_do_not_fit_are_refused_with_those_that_do(
+    changes: dict[str, Any], ranks: int, said: str
+) -> None:
+    with pytest.raises((UsageError, ValidationError), match=said):
+        sizes(tokens(**changes), ranks)
+
+
+def test_tokens_given_in_words_replace_a_recipes_batch_in_samples() -> None:
+    config = load(
+        "llama-tiny", ["data.path=x", "output=y", "batch.tokens=4096", "length.tokens=400000"]
+    )
+    assert (config.batch.size, sizes(config, 1).steps) == (16, 97)
 
 
 def test_a_length_in_epochs_is_rounded_down_to_whole_steps() -> None:

@@ -69,6 +69,21 @@ def test_a_signal_to_one_rank_stops_both_and_one_rank_continues(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("long", "stopped"), [(-1.0, 3), (5.0, 4)])
+def test_after_a_long_step_ranks_ask_for_signals_that_came_in_it(
+    tmp_path: Path, long: float, stopped: int
+) -> None:
+    """It comes in the backward pass of the third step, after that step's numbers were summed; a short
+    step is not worth a collective of its own."""
+    objective = {"name": "tiny_faulty", "told": [2 * 16 + 15]}
+    settings = {"output": str(tmp_path), "objective": objective, "long": long}
+    ended = run_two({**settings, "length": {"steps": 6}})
+    assert [code for code, _ in ended] == [143, 143], ended
+    assert max(losses(tmp_path)) == stopped
+    assert (tmp_path / "checkpoints" / "latest").read_text() == f"step-{stopped:08}\n"
+
+
+@pytest.mark.slow
 def test_a_bad_sample_of_one_rank_ends_both_with_its_name(tmp_path: Path) -> None:
     settings = {"output": str(tmp_path), "data": {"name": "tiny", "bad": 46}, "log_every": 2}
     ended = run_two(settings)

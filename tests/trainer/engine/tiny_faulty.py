@@ -3,6 +3,7 @@ values far too large."""
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ class Settings(BaseModel):
     """Positions that make the loss large, and not the gradient."""
     steep: list[int] = []
     """Positions that make the gradient large, and not the loss."""
+    told: list[int] = []
+    """Positions in whose backward pass SIGTERM comes."""
 
 
 class Steep(torch.autograd.Function):
@@ -36,6 +39,19 @@ class Steep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient * ctx.factor, None
+
+
+class Told(torch.autograd.Function):
+    """Its value and gradient are its argument's; SIGTERM comes in its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return gradient
 
 
 class Faulty(Additive):
@@ -54,6 +70,8 @@ class Faulty(Additive):
                 value = value + 1e4
             if here & set(self.settings.steep):
                 value = Steep.apply(value, 1e4)
+            if here & set(self.settings.told) and name == "near":
+                value = Told.apply(value)
             found[name] = value
         return found
 
