@@ -154,7 +154,7 @@ def _timeline(run: Published) -> Timeline:
         objective=language.Language(settings, model.config.vocab_size, False),
     )
     config: Any = SimpleNamespace(precision="bf16")
-    return timeline(config, parts, run.rows)
+    return timeline(config, parts, run.rows, on_cpu=False)
 
 
 def lines() -> Iterator[str]:

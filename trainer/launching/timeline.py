@@ -45,8 +45,10 @@ class Timeline:
     work: Work
 
 
-def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
+def timeline(config: RunConfig, parts: Parts, micro: int, *, on_cpu: bool = True) -> Timeline:
     """Run ``parts.model`` forward and backward on a micro-batch of ``micro`` samples, on the meta device.
+
+    ``on_cpu``: as on a CPU, where losses over a vocabulary are computed in pieces that its cache holds.
 
     The model is moved there for good. The batch itself is not counted; what the objective holds
     besides, such as a teacher, is.
@@ -69,7 +71,7 @@ def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
     parameters = list(model.parameters())
     number = {id(p): i for i, p in enumerate(parameters)}
     followed = _followed(model, number, recorder.events)
-    with followed as modules, recorder, _fused_attention() as attention:
+    with followed as modules, _pieces(on_cpu), recorder, _fused_attention() as attention:
         if objective.additive:
             components = objective.components(model, batch)
         else:
@@ -87,6 +89,20 @@ def timeline(config: RunConfig, parts: Parts, micro: int) -> Timeline:
         parameters[0].element_size(),
         Work(recorder.matmul, sum(attention), recorder.traffic),
     )
+
+
+@contextmanager
+def _pieces(on_cpu: bool) -> Iterator[None]:
+    """Let losses over a vocabulary work on whole chunks of logits, unless on a CPU."""
+    from trainer.objectives import linear_cross_entropy
+
+    before = linear_cross_entropy.CACHED
+    if not on_cpu:
+        linear_cross_entropy.CACHED = 1 << 62
+    try:
+        yield
+    finally:
+        linear_cross_entropy.CACHED = before
 
 
 def _total(components: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> Any:
