@@ -13,22 +13,28 @@ from trainer.engine.deepspeed import resolved
 from trainer.engine.directory import RUN, check, output_of
 from trainer.engine.metrics import METRICS, duration
 from trainer.engine.sizes import Sizes
-from trainer.launching import memory, stages
-from trainer.launching.compilers import check_compilers, setting_of
+from trainer.launching import devices
+from trainer.launching.compilers import check_compilers
 from trainer.launching.outline import outline, sizes_of
-from trainer.launching.timeline import timeline
+from trainer.launching.predicted import prediction
 from trainer.protocols import Parts
 
 _GIB = 1 << 30
 
 
-def plan(config: RunConfig, ranks: int, hosts: int = 1) -> dict[str, Any]:
+def plan(
+    config: RunConfig, ranks: int, hosts: int = 1, device: str | None = None
+) -> dict[str, Any]:
     """Return all that is known of a run: JSON values. ``refused`` lists why it would not start.
 
     Keys: recipe, ranks, refused, and as far as they can be known sizes, epochs, data {digest, rows,
-    samples_an_epoch}, parameters, memory {stage: bytes of a rank by kind}, rate, deepspeed.
+    samples_an_epoch}, rate, deepspeed, and what `trainer.launching.predicted` says. UsageError for an
+    unknown device.
     """
+    if device is not None:
+        devices.device(device)
     found: dict[str, Any] = {"recipe": config.recipe, "ranks": ranks, "output": config.output}
+    found |= {"hosts": hosts, "device": device}
     refused: list[str] = []
 
     def tried(work: Callable[[], Any]) -> Any:
@@ -51,7 +57,8 @@ def plan(config: RunConfig, ranks: int, hosts: int = 1) -> dict[str, Any]:
         found["sizes"] = vars(of)
         found["deepspeed"] = tried(lambda: resolved(config, of))
     if parts is not None:
-        found |= _of_data(parts, of) | _of_memory(config, parts, ranks, hosts, of)
+        found |= _of_data(parts, of)
+        found |= prediction(config, parts, of, ranks=ranks, hosts=hosts, device=device)
     found["rate"] = measured_rate(config) if not refused else None
     found["refused"] = refused
     return found
@@ -63,32 +70,6 @@ def _of_data(parts: Parts, of: Sizes | None) -> dict[str, Any]:
     epoch = source.samples(1)
     data = {"digest": source.digest, "rows": rows, "samples_an_epoch": epoch}
     return {"data": data, "epochs": of.steps * of.batch / epoch if of and epoch else None}
-
-
-def _of_memory(
-    config: RunConfig, parts: Parts, ranks: int, hosts: int, of: Sizes | None
-) -> dict[str, Any]:
-    """Parameters, and bytes by stage: ``states`` as DeepSpeed counts them, ``host``, and where the batch
-    is known ``working``, ``buffers`` and ``total``."""
-    counted = memory.count(parts.model)
-    bf16 = config.precision == "bf16"
-    offload = setting_of(config.deepspeed, "zero_optimization.offload_optimizer.device")
-    moments = memory.moment_bytes(config)
-    seen = timeline(config, parts, of.micro) if of is not None else None
-    settings = stages.Settings.of(config.deepspeed)
-    found: dict[str, Any] = {}
-    for stage in stages.STAGES:
-        moved = stage > 0 and offload not in (None, "none")
-        states = memory.model_states(
-            counted, stage, ranks, bf16=bf16, moments=moments, hosts=hosts, offload=moved
-        )
-        found[str(stage)] = {"states": states.device, "host": states.host}
-        if seen is not None:
-            need = stages.working(seen, stage, ranks, settings, bf16=bf16)
-            kept = memory.kept(counted, stage, ranks, bf16=bf16, moments=moments, offload=moved)
-            total = kept + need.peak + need.buffers
-            found[str(stage)] |= vars(need) | {"kept": kept, "total": total}
-    return {"parameters": vars(counted), "memory": found}
 
 
 def measured_rate(config: RunConfig) -> dict[str, Any] | None:
@@ -137,6 +118,7 @@ def lines(config: RunConfig, found: dict[str, Any]) -> Iterator[str]:
     if parameters := found.get("parameters"):
         yield f"\nparameters: {parameters['total']:,}, of which {parameters['trained']:,} train"
         yield from _memory_lines(config, found)
+    yield from _predicted_time(found)
     yield ""
     yield _time_line(found)
     if found["refused"]:
@@ -160,6 +142,29 @@ def _memory_lines(config: RunConfig, found: dict[str, Any]) -> Iterator[str]:
     yield "  kept: what of them is there between steps. working: activations, temporaries, gradients and"
     yield "  gathered weights at the worst moment of forward and backward. buffers: DeepSpeed's"
     yield "  reduce_bucket_size. most: kept + working + buffers. What an allocator loses comes on top."
+
+
+def _predicted_time(found: dict[str, Any]) -> Iterator[str]:
+    """The time of a step on a device; nothing without one."""
+    of, time, name = found.get("sizes"), found.get("time"), found["device"]
+    if name is None or of is None or not time:
+        return
+    hosts = f" on {found['hosts']} hosts" if found["hosts"] > 1 else ""
+    yield f"\ntime on {found['ranks']} {name}{hosts}, a prediction:"
+    rate = f"{time['samples_per_s']:,.1f} samples/s"
+    if "tokens_per_s" in time:
+        rate += f", {time['tokens_per_s']:,.0f} tokens/s, MFU {time['mfu']:.2f}"
+    total = duration(of["steps"] * time["step"])
+    yield f"  {1e3 * time['step']:,.1f} ms a step, {rate}; {total} for {of['steps']:,} steps"
+    kinds = ("matmul", "attention", "memory", "communication", "exposed")
+    parts = ", ".join(f"{kind} {1e3 * time[kind]:,.1f}" for kind in kinds)
+    yield f"  ms: {parts} (communication that computing does not hide)."
+    yield f"  Assumed, not measured: {devices.MATMUL:.0%} of the device's peak in products of matrices,"
+    yield f"  {devices.ATTENTION:.0%} in attention, {devices.MEMORY:.0%} of its memory's bandwidth in other"
+    yield f"  operators and {devices.LINKS:.0%} of its links'; the optimizer and the host are left out."
+    least = {stage: sizes["total"] for stage, sizes in found["memory"].items()}
+    if not any(size <= time["device_memory"] for size in least.values()):
+        yield f"  No ZeRO stage fits the {time['device_memory'] / _GIB:.0f} GiB of a {name}."
 
 
 def _time_line(found: dict[str, Any]) -> str:

@@ -169,7 +169,9 @@ def lines() -> Iterator[str]:
             f"{name:<42}{gib[0]:>10.1f}{gib[1]:>10.1f}{one['memory_error']:>+8.0%}"
             f"{one['tokens_per_s']:>10,}{one['tokens_per_s_published']:>10,.0f}{one['rate_error']:>+8.0%}"
         )
-    yield f"Predicted for operators run one by one, at {devices.MATMUL:.0%} of the peak in products of"
+    yield "Memory: PyTorch's FSDP as planned, with logits of all tokens at once in bf16, and in fp32 and"
+    yield "bf16 for their gradient (a compiled loss needs less)."
+    yield f"Rate: operators run one by one, at {devices.MATMUL:.0%} of the peak in products of"
     yield f"matrices, {devices.ATTENTION:.0%} in attention, {devices.MEMORY:.0%} of the memory's bandwidth"
     yield f"and {devices.LINKS:.0%} of the links': assumed, not fitted. Published by:"
     yield from (f"  {source}" for source in dict.fromkeys(run.source for run in PUBLISHED))

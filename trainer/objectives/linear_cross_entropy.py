@@ -23,7 +23,8 @@ ELEMENTS = 1 << 26
 """Logits of a chunk where no number of rows is given: 256 MB in fp32."""
 
 CACHED = 1 << 17
-"""Logits that a CPU works on at once: 512 kB in fp32 (the whole loss was then twice as fast in bf16, on one core)."""
+"""Logits that a CPU works on at once: 512 kB in fp32 (the whole loss was then twice as fast in bf16, on one
+core)."""
 
 
 def token_losses(

@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,16 +148,20 @@ def measured(case: Case) -> dict[str, Any]:
     }
 
 
+def table(chosen: Iterable[Case]) -> Iterator[dict[str, Any]]:
+    """Yield the row of each case, made in a process of its own: what DeepSpeed leaves behind would count
+    in the next."""
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        yield from pool.imap(measured, chosen, chunksize=1)
+
+
 def main() -> None:
     """Print the table; with words, only cases whose model has one of them in its name."""
     words = sys.argv[1:]
-    chosen = [c for c in cases() if not words or any(word in c.model for word in words)]
     rows = []
-    # A process each: what DeepSpeed leaves behind would count in the next.
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        for row in pool.imap(measured, chosen, chunksize=1):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+    for row in table(c for c in cases() if not words or any(word in c.model for word in words)):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     largest = {
         name: round(max(abs(row[key] - 1) for row in rows), 4)
         for name, key in (("largest_error", "ratio"), ("largest_total_error", "total_ratio"))
