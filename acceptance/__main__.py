@@ -10,8 +10,9 @@ from typing import Any
 from acceptance import runner
 from acceptance.clip import CLIP
 from acceptance.metaclip2 import METACLIP2
+from acceptance.text import TEXT
 
-SYSTEMS = {system.name: system for system in (METACLIP2, CLIP)}
+SYSTEMS = {system.name: system for system in (METACLIP2, CLIP, TEXT)}
 
 
 def main(argv: list[str] | None = None) -> int:
