@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from acceptance.clip import bench, program, tests
 from acceptance.metaclip2 import INSTALL, REQUIRE, check
 from acceptance.registry import Command, Limit, Line, System
 

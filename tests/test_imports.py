@@ -55,6 +55,7 @@ def test_no_module_loads_beam_or_torch(package: str) -> None:
 OF_TORCH = (
     "trainer.models.clip",
     "trainer.models.decoder_model",
+    "trainer.models.weights",
     "trainer.objectives.linear_cross_entropy",
 )
 

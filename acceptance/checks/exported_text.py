@@ -13,11 +13,12 @@ def main(run: str, folder: str) -> int:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from trainer.evaluation.language import load
+    from trainer.evaluation.language import LanguageModel, load
 
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ours = load(run)
+    assert isinstance(ours, LanguageModel)
     faults = []
     largest = 0.0
     for text in TEXTS:
