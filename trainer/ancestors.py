@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,29 @@ def dataset_of(data: Mapping[str, Any]) -> tuple[Dataset | None, str]:
     if dataset.manifest.digest != data.get("digest"):
         return None, f"another dataset is at its place now, digest {dataset.manifest.digest}."
     return dataset, ""
+
+
+def datasets_of(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[list[Dataset], str]:
+    """Return the datasets that were trained on: one, or those of a mixture in its order; or none of them
+    and why.
+
+    ``data``: the entry of run.json; ``settings``: the run's of its data, whose ``mix`` names the parts. The
+    digest of a mixture is that of its parts' digests, so all must be what they were.
+    """
+    mix = settings.get("mix")
+    if data.get("location") or not isinstance(mix, list) or not mix:
+        dataset, why = dataset_of(data)
+        return ([dataset] if dataset is not None else []), why
+    found = []
+    for part in mix:
+        try:
+            found.append(open_dataset(str(part["path"])))
+        except HeadraceError as error:
+            return [], str(error)
+    digests = [one.manifest.digest for one in found]
+    if hashlib.sha256(json.dumps(digests).encode()).hexdigest() != data.get("digest"):
+        return [], "one of the mixture's datasets is another now than the one at its place then."
+    return found, ""
 
 
 def ancestors(dataset: Dataset) -> list[Ancestor]:

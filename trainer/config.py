@@ -180,6 +180,9 @@ class RunConfig(_Strict):
     length: Length
     precision: Literal["fp32", "bf16"] = "fp32"
     zero: Literal[0, 1, 2, 3] = 0
+    compile: bool = Field(
+        False, description="the model's forward and backward by torch.compile (stages 0 to 2)"
+    )
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     deepspeed: dict[str, Any] = Field(
         default_factory=dict, description="passed through to DeepSpeed"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.card import escape
 from schemas.dataset import Dataset
-from trainer.ancestors import ancestors, dataset_of
+from trainer.ancestors import ancestors, datasets_of
 from trainer.evaluation.language import LanguageModel
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
     the one that was trained on, the card says so.
     """
     data = run.get("data") or {}
-    dataset, why = dataset_of(data)
+    datasets, why = datasets_of(data, (run.get("config") or {}).get("data") or {})
     language = isinstance(loaded, LanguageModel)
     front = [
         "---",
@@ -70,11 +70,11 @@ def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
         "",
         "## Data",
         "",
-        *_data(data, dataset, why),
+        *_data(data, datasets, why),
         "",
     ]
-    if dataset and dataset.manifest.warnings:
-        warnings = (f"* {escape(text)}" for text in dataset.manifest.warnings)
+    if said := dict.fromkeys(text for one in datasets for text in one.manifest.warnings):
+        warnings = (f"* {escape(text)}" for text in said)
         lines += ["## Warnings", "", *warnings, ""]
     return "\n".join(lines)
 
@@ -114,23 +114,25 @@ def _facts(run: dict[str, Any], loaded: Loaded | LanguageModel, data: dict[str, 
     return ["| | |", "|---|---|", *rows, ""] if rows else []
 
 
-def _data(data: dict[str, Any], dataset: Dataset | None, why: str) -> list[str]:
-    lines = [f"Dataset `{data.get('digest', 'unknown')}`."]
-    if dataset is None:
-        return [*lines, "", f"Its manifest was not at hand when this was exported: {escape(why)}"]
-    manifest = dataset.manifest
-    recipe = manifest.recipe.get("name") or manifest.spec.name
-    return [
-        *lines,
-        f"{manifest.rows:,} rows of `{manifest.spec.name}`, made by `{escape(recipe)}` "
-        f"with seed {manifest.seed}, from:",
-        "",
-        *_ancestors(dataset),
-        "",
-        "Licences:",
-        "",
-        *([f"* {escape(item)}" for item in manifest.licence] or ["* None stated by the inputs."]),
-    ]
+def _data(data: dict[str, Any], datasets: list[Dataset], why: str) -> list[str]:
+    if not datasets:
+        lines = [f"Dataset `{data.get('digest', 'unknown')}`.", ""]
+        return [*lines, f"Its manifest was not at hand when this was exported: {escape(why)}"]
+    lines = [f"A mixture of {len(datasets)} datasets.", ""] if len(datasets) > 1 else []
+    for dataset in datasets:
+        manifest = dataset.manifest
+        recipe = manifest.recipe.get("name") or manifest.spec.name
+        lines += [
+            f"Dataset `{manifest.digest}`.",
+            f"{manifest.rows:,} rows of `{manifest.spec.name}`, made by `{escape(recipe)}` "
+            f"with seed {manifest.seed}, from:",
+            "",
+            *_ancestors(dataset),
+            "",
+        ]
+    licences = dict.fromkeys(item for one in datasets for item in one.manifest.licence)
+    stated = [f"* {escape(item)}" for item in licences]
+    return [*lines, "Licences:", "", *(stated or ["* None stated by the inputs."])]
 
 
 def _ancestors(dataset: Dataset) -> list[str]:

@@ -38,6 +38,11 @@ def resolved(config: RunConfig, of: Sizes) -> dict[str, Any]:
     Raises UsageError where that block contradicts our settings, naming both.
     """
     bf16 = config.precision == "bf16"
+    if config.compile and config.zero == 3:
+        raise UsageError(
+            "compile=true with zero=3: its weights are gathered by hooks between modules, which "
+            "torch.compile would leave at each; give zero=2 or compile=false"
+        )
     if bf16 and config.zero == 0 and of.micro_batches > 1:
         raise UsageError(
             f"zero=0 with precision=bf16 would add the gradients of {of.micro_batches} "
@@ -238,6 +243,8 @@ def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | No
     if place.ranks == 1 and not config.zero:
         # Stage 0 would copy all gradients to a flat tensor and back, for a reduction over one rank.
         engine.enable_backward_allreduce = False
+    if config.compile:
+        engine.module.compile()
     return engine
 
 

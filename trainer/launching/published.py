@@ -150,7 +150,7 @@ def _timeline(run: Published) -> Timeline:
     settings = language.Settings(z_loss=0.0, rows=run.rows * run.tokens)
     parts: Any = Parts(
         model=model,
-        source=SimpleNamespace(batch=lambda positions: batch),  # type: ignore[arg-type]
+        source=SimpleNamespace(batch=lambda positions: batch),
         objective=language.Language(settings, model.config.vocab_size, False),
     )
     config: Any = SimpleNamespace(precision="bf16")

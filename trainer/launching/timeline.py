@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from trainer.config import RunConfig
 from trainer.launching.devices import Work
@@ -168,7 +168,8 @@ def _followed(
     model: Any, number: Mapping[int, int], events: list[Event]
 ) -> Iterator[list[tuple[int, ...]]]:
     """Write down modules as they compute and gradients as they are complete, and let go of the latter."""
-    handles, modules = [], []
+    handles: list[Any] = []
+    modules: list[tuple[int, ...]] = []
     for module in model.modules():
         own = {number[id(p)]: None for p in module.parameters(recurse=False)}
         if own:
@@ -274,7 +275,7 @@ def _fused_attention() -> Iterator[list[int]]:
             return original(query, key, value, attn_mask, dropout_p, **rest)
         return Attention.apply(query, key, value, attn_mask)
 
-    functional.scaled_dot_product_attention = attention
+    functional.scaled_dot_product_attention = cast(Any, attention)
     # The library looks at positions to guess whether sequences are packed; here they have no values, and
     # a model that is not told of documents has one in each sequence.
     masks = sys.modules.get("transformers.masking_utils")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,5 +72,7 @@ def variants(config: RunConfig, ranks: Sequence[int], stages: Sequence[int]) -> 
         yield Variant(name, 1, {"model": {"gradient_checkpointing": turned}})
     if "rows" in objective:
         yield Variant("logits of 7 tokens at once", 1, {"objective": {"rows": 7}})
+    if shutil.which(os.environ.get("CXX") or "c++"):  # as torch.compile looks for it
+        yield Variant("compiled", 1, {"compile": True})
     if config.data.get("name") == "tokens":
         yield Variant("documents not packed", 1, {}, unpacked=True)

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.dataset import Dataset
 from schemas.manifest import Manifest
-from trainer.ancestors import Ancestor, ancestors, dataset_of
+from trainer.ancestors import Ancestor, ancestors, datasets_of
 from trainer.report.model import Alert, Origin, PinnedInput, Stage
 from trainer.report.record import Run
 
@@ -19,7 +18,7 @@ INPUTS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Lineage:
-    """The trained dataset first, then what it was made from; ``why``: the first is not at hand."""
+    """The trained datasets first, then what they were made from; ``why``: the first is not at hand."""
 
     found: tuple[Ancestor, ...]
     why: str
@@ -31,17 +30,16 @@ class Lineage:
 
 
 def lineage(run: Run) -> Lineage:
-    """Walk from the run's dataset as far as datasets are at hand."""
+    """Walk from the run's dataset, or those of its mixture, as far as datasets are at hand."""
     data = run.part("data")
-    dataset, why = dataset_of(data)
-    first = Ancestor(_name(data, dataset), str(data.get("digest", "")), dataset)
-    return Lineage((first, *(ancestors(dataset) if dataset is not None else ())), why)
-
-
-def _name(data: Mapping[str, Any], dataset: Dataset | None) -> str:
-    if dataset is not None:
-        return dataset.storage.name
-    return str(data.get("location") or "data").rstrip("/").rpartition("/")[2]
+    trained, why = datasets_of(data, run.config.data)
+    if not trained:
+        name = str(data.get("location") or "data").rstrip("/").rpartition("/")[2]
+        return Lineage((Ancestor(name, str(data.get("digest", "")), None),), why)
+    every = [Ancestor(one.storage.name, one.manifest.digest, one) for one in trained]
+    every += [one for dataset in trained for one in ancestors(dataset)]
+    found = {(one.name, one.digest): one for one in reversed(every)}
+    return Lineage(tuple(reversed(found.values())), why)
 
 
 def origin(run: Run, line: Lineage) -> Origin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,12 @@ def config_of(tokens: Path) -> RunConfig:
 
 @pytest.mark.slow
 def test_the_command_finds_all_ways_alike(
-    tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tokens: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")  # to compile takes minutes
     file = tmp_path / "parity.json"
     words = [*words_of(tokens), "--ranks", "1,2", "--stages", "0,3", "--json", str(file)]
     code = main(["parity", "llama-tiny", *words])
@@ -112,7 +117,18 @@ def test_differences_are_relative_with_a_floor() -> None:
     assert relative(torch.tensor([1e-9]), torch.tensor([0.0])) < LIMITS["gradient"]
 
 
-def test_ways_follow_the_recipe(tokens: Path) -> None:
+def test_ways_follow_the_recipe(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/bin/true")
+    assert "compiled" in [v.name for v in variants(config_of(tokens), [1], [0])]
+    monkeypatch.setenv("CXX", "no-such-compiler")
     names = [v.name for v in variants(config_of(tokens), [1, 4], [0])]
     assert names[:2] == ["1 rank, ZeRO 0", "4 ranks, ZeRO 0"]
     assert len(names) == 6
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler, which torch.compile needs")
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(tokens: Path, tmp_path: Path) -> None:
+    ways = [v for v in variants(config_of(tokens), [1], [0]) if v.name == "compiled"]
+    (row,) = rows(config_of(tokens), ways, tmp_path, lambda line: None)
+    assert row.holds, row
