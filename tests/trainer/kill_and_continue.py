@@ -141,7 +141,8 @@ def adamw(
     output = runs.folder / f"killed-{zero}"
     saving = output / "checkpoints" / f"step-{2 * EVERY:08}"
     moments: list[Callable[[Life], bool]] = [
-        lambda life: life.last_step() >= EVERY + 1,
+        # Checkpoints are written while the run goes on, and committed some steps later.
+        lambda life: life.last_step() >= EVERY + 1 and _checkpoint_of(output) is not None,
         lambda life: saving.exists(),  # in the save, or just after it
         lambda life: life.last_step() >= 3 * EVERY,
     ]

@@ -124,7 +124,7 @@ def test_arms_differ_in_their_pairs_only(tmp_path: Path, trained: list[RunConfig
         del config["data"]["path"], config["output"]
         assert config == same[0]
     assert same[0]["tokenizer"]["dataset"] == str(row5 / "pool")
-    assert same[0]["length"] == {"steps": None, "samples": 2000, "epochs": None}
+    assert same[0]["length"] == {"steps": None, "samples": 2000, "epochs": None, "tokens": None}
     assert (same[0]["seed"], same[0]["batch"]["size"]) == (1, 50)
     assert len({config.output for config in trained}) == len(ARMS)
 

@@ -237,5 +237,5 @@ def test_decay_spares_vectors_norms_biases_and_what_the_model_names() -> None:
 
 def test_a_compiled_model_at_stage_3_is_refused() -> None:
     config = config_of(zero=3, compile=True)
-    with pytest.raises(UsageError, match="compile=true with zero=3.*give zero=2"):
+    with pytest.raises(UsageError, match=r"compile=true with zero=3.*give zero=2"):
         resolved(config, sizes(config, 1))

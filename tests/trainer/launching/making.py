@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from schemas.storage import storage
 from schemas.table_schemas import POOL
 from tests.schemas import samples
+from trainer.cli import main
 
 TRAINER = (sys.executable, "-m", "trainer")
 
@@ -86,3 +90,13 @@ def rank_process(rank: int, needle: str = "") -> int:
             found.append(int(folder.name))
     (pid,) = found
     return pid
+
+
+def planned(
+    capsys: pytest.CaptureFixture[str], data: Path, output: Path, *more: str, code: int = 0
+) -> dict[str, Any]:
+    """What `trainer plan --json` says."""
+    given = {w.partition("=")[0]: w for w in (*words(data, output, 40), *more)}
+    assert main(["plan", *given.values(), "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found

@@ -14,6 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,8 +152,9 @@ def measured(case: Case) -> dict[str, Any]:
 def table(chosen: Iterable[Case]) -> Iterator[dict[str, Any]]:
     """Yield the row of each case, made in a process of its own: what DeepSpeed leaves behind would count
     in the next."""
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        yield from pool.imap(measured, chosen, chunksize=1)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:
+        yield from pool.map(measured, chosen)
 
 
 def main() -> None:
