@@ -6,6 +6,7 @@ from acceptance.clip import bench, program, tests
 from acceptance.metaclip2 import INSTALL, REQUIRE, check
 from acceptance.registry import Command, Limit, Line, System
 
+PEERS = Command(("make", ".venv/.peers"))
 RUN = "text/llama"
 
 MODEL = (
@@ -169,6 +170,19 @@ PROOFS = (
             Command(("{trainer}", "plan", "--published")),
         ),
         (Limit("largest_error", "<=", 0.1), Limit("cases", ">=", 12)),
+        needs=("1.test",),
+    ),
+    Line(
+        "3.smollm2",
+        "SmolLM2-135M continues from its weights under ZeRO-3 on 2 ranks, and distils from live and kept "
+        "logits, equal when k is the vocabulary",
+        (PEERS, program("tests.trainer.smollm2", timeout=1800)),
+        (
+            Limit("faults", "==", []),
+            Limit("first_loss_difference", "<=", 1e-5),
+            Limit("loss_fell", "==", True),
+            Limit("live_cached_difference", "<=", 1e-5),
+        ),
         needs=("1.test",),
     ),
 )

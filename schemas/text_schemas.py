@@ -1,4 +1,4 @@
-"""Arrow schemas of text data: documents, duplicates, tokens; registered in ``SCHEMAS``."""
+"""Arrow schemas of text data: documents, duplicates, tokens, logits; registered in ``SCHEMAS``."""
 
 from __future__ import annotations
 
@@ -91,6 +91,26 @@ TOKENS = declare(
     "they keep.",
 )
 
+LOGITS = declare(
+    "logits",
+    [
+        ("doc_id", ID),
+        ("start", pa.int32()),
+        ("length", pa.int32()),
+        ("ids", pa.binary()),
+        ("log_probs", pa.binary()),
+        ("tail", pa.binary()),
+    ],
+    sort_by=(),
+    unit="entry",
+    doc="What a teacher says after each of the length tokens from start on of a document of the parent: "
+    "the k = config.top_k likeliest next tokens, ids (length x k little-endian unsigned integers of "
+    "config.bytes: 2 or 4), the likeliest first; their natural log_probs at config.temperature "
+    "(length x k float32) and the log of what the others have together, tail (length float32; minus "
+    "infinity if there are none). The teacher read the tokens from start on. Rows follow the parent's of "
+    "config.split, in order; a document of more than config.context tokens has several.",
+)
+
 TEXT_SCHEMAS = (
     DOCUMENTS,
     CONTAMINATION,
@@ -98,4 +118,5 @@ TEXT_SCHEMAS = (
     DUPLICATES,
     TOKENIZER,
     TOKENS,
+    LOGITS,
 )

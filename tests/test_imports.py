@@ -57,6 +57,7 @@ OF_TORCH = (
     "trainer.models.decoder_model",
     "trainer.models.weights",
     "trainer.objectives.linear_cross_entropy",
+    "trainer.objectives.top_k_divergence",
 )
 
 

@@ -7,7 +7,6 @@ module only in a process that trains.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -96,9 +95,10 @@ class Frozen:
     Called by all ranks at once, like everything that gathers weights.
     """
 
-    def __init__(self, model: Any, config: RunConfig, place: Place) -> None:
-        """``model``: hollow, none of whose parameters train."""
+    def __init__(self, config: RunConfig, model: Any, device: str) -> None:
+        """``model``: hollow, none of whose parameters train. After `trainer.engine.deepspeed.start`."""
         import deepspeed
+        import torch.distributed as dist
 
         zero = dict(config.deepspeed.get("zero_optimization", {}))
         zero.pop("offload_optimizer", None)
@@ -108,7 +108,7 @@ class Frozen:
             "zero_optimization": {**zero, "stage": 3},
             "bf16": {"enabled": config.precision == "bf16"},
         }
-        os.environ["LOCAL_RANK"] = str(place.local_rank)
+        place = Place(dist.get_rank(), dist.get_world_size(), device=device)
         partition(model, settings, config, place)
         self.model = model
         # Its hooks gather a module's weights before it computes, and let them go after.

@@ -25,11 +25,13 @@ from schemas.errors import InputError, UsageError
 from trainer.models import library
 from trainer.models.weights import Drawn, Origin, Stored, fill, without_weights
 from trainer.objectives.linear_cross_entropy import token_divergence, token_losses
+from trainer.objectives.top_k_divergence import TopK, top_k_divergence
 
 library.settle()
 
-Teacher = tuple[torch.Tensor, torch.Tensor, float]
-"""Hidden states of a teacher [..., e], its output weight [V, e], and the temperature."""
+Teacher = tuple[torch.Tensor, torch.Tensor, float] | TopK
+"""Hidden states of a teacher [..., e], its output weight [V, e], and the temperature; or its likeliest
+tokens."""
 
 
 class Head(nn.Linear):
@@ -48,11 +50,16 @@ class Head(nn.Linear):
         loss, partition = token_losses(hidden, self.weight, targets, rows)
         found = {"loss": loss, "log_partition": partition}
         if teacher is not None:
-            states, weight, temperature = teacher
-            found["divergence"] = token_divergence(
-                hidden, self.weight, (states, weight), targets >= 0, temperature, rows
-            )
+            found["divergence"] = self._divergence(hidden, targets >= 0, rows, teacher)
         return found
+
+    def _divergence(
+        self, hidden: torch.Tensor, counted: torch.Tensor, rows: int | None, teacher: Teacher
+    ) -> torch.Tensor:
+        if isinstance(teacher, TopK):
+            return top_k_divergence(hidden, self.weight, teacher, counted, rows)
+        states, weight, temperature = teacher
+        return token_divergence(hidden, self.weight, (states, weight), counted, temperature, rows)
 
 
 class ExactRotaryEmbedding(LlamaRotaryEmbedding):

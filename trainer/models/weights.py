@@ -110,7 +110,8 @@ class Stored:
         """Read a parameter."""
         file, key = self._place[name]
         try:
-            return self._open(file).get_tensor(key).to(torch.float32)  # type: ignore[no-any-return]
+            found: torch.Tensor = self._open(file).get_tensor(key)
+            return found.to(torch.float32)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{self._folder / file}: {key} cannot be read: {error}") from None
 

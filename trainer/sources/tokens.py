@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,8 +27,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.dataset import Dataset, open_dataset
-from schemas.errors import InputError, UsageError
-from trainer import data_tokenizer
+from schemas.errors import UsageError
 from trainer.config import RunConfig
 from trainer.packing.best_fit import BestFit
 from trainer.packing.concatenate import Concatenated
@@ -39,12 +38,10 @@ from trainer.packing.parts import Parts as Pieces
 from trainer.packing.sequences import Arrays, Block, Sequences
 from trainer.packing.tokens import Alphabet, RowGroups
 from trainer.protocols import Batch, Parts, Positions
+from trainer.sources.token_checks import check_model, check_tokenizers
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-TOKENIZER = "tokenizer.json"
-"""Blob of a token dataset: the tokenizer that made it."""
+    from trainer.teacher.cached import Cached
 
 _IDS = ("doc_id", "source", "file", "position")
 _PACKINGS: dict[str, Callable[..., Packing]] = {"concatenate": Concatenated, "best_fit": BestFit}
@@ -107,7 +104,8 @@ class Settings(_Strict):
 
 @dataclass
 class _Origin:
-    """One dataset of the source; ``begun``: epoch and window that were last read ahead."""
+    """One dataset of the source; ``begun``: epoch and window that were last read ahead; ``answers``: of a
+    teacher, if batches have them."""
 
     dataset: Dataset
     lengths: Lengths
@@ -115,6 +113,7 @@ class _Origin:
     sequences: Sequences
     groups: RowGroups
     begun: tuple[int, int] | None = None
+    answers: Cached | None = None
 
     def read_ahead(self, ordinal: int) -> None:
         """Begin to read the window after that of a sequence of the run, when it is time to."""
@@ -156,6 +155,16 @@ class Tokens:
             self.digest = digests[0]
             self.dataset = self._origins[0].dataset
 
+    def beside(self, answers: Sequence[Cached]) -> None:
+        """Let batches also have what a teacher said after each token (`trainer.teacher.cached`).
+
+        UsageError for answers to other token data, or to another split.
+        """
+        for one in self._origins:
+            digest = one.dataset.manifest.digest
+            one.answers = next((a for a in answers if a.of == digest), answers[0])
+            one.answers.open(one.dataset, one.lengths, self.settings.split)
+
     def samples(self, epochs: float) -> int:
         """Return how many sequences the first ``epochs`` epochs have.
 
@@ -193,12 +202,21 @@ class Tokens:
         import torch
 
         at = np.asarray(positions, np.int64)
+        blocks = self._blocks(at, ahead=True)
         made = [
             (rows, block.arrays(first, end, one.groups, self.document_mask))
-            for rows, one, block, first, end in self._blocks(at, ahead=True)
+            for rows, one, block, first, end in blocks
         ]
-        found = Arrays.joined(made, self.sequence)
-        return {name: torch.from_numpy(array) for name, array in vars(found).items()}
+        found = dict(vars(Arrays.joined(made, self.sequence)))
+        said = [
+            (rows, one.answers.at(block.parts.of_range(first, end), end - first))
+            for rows, one, block, first, end in blocks
+            if one.answers
+        ]
+        for name in said[0][1] if said else ():
+            here = np.concatenate([more[name] for _, more in said])
+            found[name] = here[np.argsort(np.concatenate([rows for rows, _ in said]))]
+        return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def places(self, positions: Positions) -> list[dict[str, Any]]:
         """Return where samples lie: position, epoch and sequence in it, of a mixture the dataset, and
@@ -258,8 +276,8 @@ def build(settings: Settings, config: RunConfig, parts: Parts) -> Tokens:
     `Tokens`. Without a model and tokenizer in ``parts`` nothing of that is checked.
     """
     source = Tokens(settings, config.seed)
-    _check_model(source, getattr(parts.model, "config", None))
-    _check_tokenizers(source, parts.tokenizer)
+    check_model(source, getattr(parts.model, "config", None))
+    check_tokenizers(source, parts.tokenizer)
     return source
 
 
@@ -302,49 +320,3 @@ def _place(one: _Origin, parts: Pieces, i: int) -> dict[str, Any]:
         "start": int(parts.start[i]),
         "tokens": int(parts.length[i]),
     }
-
-
-def _check_model(source: Tokens, config: Any) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and source.sequence > positions:
-        raise UsageError(
-            f"data.sequence_length={source.sequence}: the model has {positions} positions; give "
-            f"data.sequence_length={positions} at most, or a model with more"
-        )
-    known = getattr(config, "vocab_size", None)
-    for dataset, alphabet in source.alphabets():
-        if known is not None and alphabet.vocabulary > known:
-            raise UsageError(
-                f"{dataset.storage.url} has a vocabulary of {alphabet.vocabulary} tokens, the model "
-                f"one of {known}: tokenise the data with the model's tokenizer, or train a model of "
-                "the data's size (tokenizer={name: data})"
-            )
-
-
-def _check_tokenizers(source: Tokens, tokenizer: Tokenizer | None) -> None:
-    """Compare the run's tokenizer with the data's, and those of a mixture with one another."""
-    first: tuple[Dataset, str] | None = None
-    for dataset, _ in source.alphabets():
-        blob = dataset.manifest.blobs.get(TOKENIZER)
-        if blob is None:
-            raise InputError(
-                f"{dataset.storage.url} has no blob {TOKENIZER}, so nothing says which tokenizer made "
-                "its tokens: build it anew with `dataflows run tokens`"
-            )
-        digest = str(blob["digest"])
-        if first is not None and digest != first[1]:
-            raise UsageError(
-                f"data.mix: {dataset.storage.url} was made by tokenizer {digest[:12]}, "
-                f"{first[0].storage.url} by {first[1][:12]}: their ids mean different tokens; tokenise "
-                "both with one tokenizer"
-            )
-        first = first or (dataset, digest)
-    if tokenizer is not None and first is not None:
-        dataset, digest = first
-        own = data_tokenizer.parse(dataset.blob(TOKENIZER).read_bytes(), dataset.storage.url)
-        if json.loads(own.to_str()) != json.loads(tokenizer.to_str()):
-            raise UsageError(
-                f"tokenizer: the run's is another than the one that made {dataset.storage.url} "
-                f"({digest[:12]}), so the ids would mean other tokens: give tokenizer={{name: data}}, or "
-                "tokenise the data with the run's"
-            )
