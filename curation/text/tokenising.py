@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ BLOB = "tokenizer.json"
 BATCH_BYTES = 2**20
 """Text that is encoded at once: encodings take some hundred times the memory of their ids."""
 
+_CONTROL = {*range(0x20), 0x7F} - {0x09, 0x0A, 0x0D}  # without tab and line ends
 _NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that no UTF-8 text has
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
@@ -129,7 +130,8 @@ def check_complete(tokenizer: Tokenizer, where: str) -> None:
     fail in the middle of the data.
 
     Each byte of UTF-8 is looked up where texts are split into bytes; of other tokenizers a character
-    that no vocabulary has is encoded, which an unknown token or bytes must stand for.
+    that no vocabulary has is encoded, which an unknown token or bytes must stand for. Published tokenizers
+    lack some control characters: the few texts that have those are left out whole (`tokenise`).
     """
     model = json.loads(tokenizer.to_str())
     probe = "\U000e0ffe"  # a code point that is not assigned: no text taught it to anyone
@@ -140,11 +142,8 @@ def check_complete(tokenizer: Tokenizer, where: str) -> None:
             f"{where} cannot encode a character that it does not know ({error!s:.200}): give one with "
             "an unknown token, or one that falls back to bytes"
         ) from None
-    if "ByteLevel" in json.dumps(model.get("pre_tokenizer")) and not model["model"].get(
-        "unk_token"
-    ):
-        known = tokenizer.get_vocab(with_added_tokens=True)
-        missing = [f"0x{byte:02X}" for byte, letter in _letters().items() if letter not in known]
+    if _splits_bytes(model):
+        missing = [f"0x{byte:02X}" for byte in unknown_bytes(tokenizer) if byte not in _CONTROL]
         if missing:
             raise InputError(
                 f"{where} has no id for {len(missing)} of the bytes of UTF-8 ({', '.join(missing[:5])}) and "
@@ -155,6 +154,20 @@ def check_complete(tokenizer: Tokenizer, where: str) -> None:
             f"{where} leaves out characters that it does not know: parts of texts would be lost; give one "
             "with an unknown token, or one that falls back to bytes"
         )
+
+
+def unknown_bytes(tokenizer: Tokenizer) -> list[int]:
+    """Return the bytes of UTF-8 for which a byte-level tokenizer has neither an id nor an unknown token."""
+    if not _splits_bytes(json.loads(tokenizer.to_str())):
+        return []
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    return [byte for byte, letter in _letters().items() if letter not in known]
+
+
+def _splits_bytes(model: Mapping[str, Any]) -> bool:
+    """Whether texts are split into bytes, none of which an unknown token stands for."""
+    byte_level = "ByteLevel" in json.dumps(model.get("pre_tokenizer"))
+    return byte_level and not model["model"].get("unk_token")
 
 
 def _letters() -> dict[int, str]:
@@ -178,14 +191,19 @@ def tokenise(
     *,
     append_eos: bool = True,
     parse_special: bool = False,
+    unknown: Sequence[int] = (),
 ) -> Outcome:
     """TOKENS rows of DOCUMENTS rows, in their order.
 
     No token is added but the end of text, and that not twice. Special tokens in a text are
     spelled out like any text, so that no document can forge an end; with ``parse_special``, for
-    rendered conversations, they are what they say. The tokenizer's own setting is changed.
+    rendered conversations, they are what they say. The tokenizer's own setting is changed. Documents
+    with an ``unknown`` byte (of `unknown_bytes`) are rejected.
     """
     tokenizer.encode_special_tokens = not parse_special
+    ledger = Ledger()
+    ledger.add("document", "in", "", documents.num_rows, id_sum(documents["doc_id"]))
+    documents = _with_known_bytes(documents, unknown, ledger)
     rows = documents.num_rows
     cells: list[bytes] = []
     lengths = np.zeros(rows, np.int64)
@@ -200,8 +218,6 @@ def tokenise(
             lengths[row] = len(ids)
             cells.append(ids.tobytes())
             row += 1
-    ledger = Ledger()
-    ledger.add("document", "in", "", rows, id_sum(documents["doc_id"]))
     table = TOKENS.validate(
         pa.table(
             {
@@ -222,6 +238,17 @@ def tokenise(
         table = table.filter(pc.invert(empty))
     ledger.add("document", "out", "", table.num_rows, id_sum(table["doc_id"]))
     return Outcome(table, ledger, stats=statistics(table))
+
+
+def _with_known_bytes(documents: pa.Table, unknown: Sequence[int], ledger: Ledger) -> pa.Table:
+    if not unknown:
+        return documents
+    pattern = "[" + "".join(f"\\x{byte:02x}" for byte in unknown) + "]"
+    bad = pc.match_substring_regex(documents["text"], pattern)
+    gone = documents.filter(bad)["doc_id"]
+    if len(gone):
+        ledger.add("document", "rejected", "unknown_character", len(gone), id_sum(gone))
+    return documents.filter(pc.invert(bad))
 
 
 def _encoded(tokenizer: Tokenizer, texts: pa.ChunkedArray) -> Iterator[list[Any]]:

@@ -162,6 +162,10 @@ def _estimate(one: str, other: str, options: NearOptions) -> str:
     return f"Jaccard similarity {jaccard:.3f} of their {options.words}-grams ({of})"
 
 
+_UNTOLD = ("no_tokens", "unknown_character")
+"""Reasons for which tokens reject, without a list of the documents."""
+
+
 def _tokens(run: Run, row: Mapping[str, Any], trace: TextTrace) -> None:
     dataset = run.get("tokens")
     if dataset is None:
@@ -182,11 +186,8 @@ def _tokens(run: Run, row: Mapping[str, Any], trace: TextTrace) -> None:
             first, group = first + table.num_rows, group + 1
     limits = "not in the tokens, and no stage rejects it: the datasets are not of one run"
     counts = dataset.manifest.ledger
-    trace.verdict = (
-        limits
-        if not counts.count("document", "rejected", "no_tokens")
-        else ("not kept: no_tokens (tokens)")
-    )
+    found = [r for r in _UNTOLD if counts.count("document", "rejected", r)]
+    trace.verdict = f"not kept: {' or '.join(found)} (tokens)" if found else limits
 
 
 # -- what the filters rejected -------------------------------------------------------------------

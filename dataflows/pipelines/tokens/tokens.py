@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.text.documents import TRAIN, VALIDATION
-from curation.text.tokenising import BLOB, Facts, digest_of, load_tokenizer, tokenise
+from curation.text.tokenising import BLOB, Facts, digest_of, load_tokenizer, tokenise, unknown_bytes
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.tokens.staying import Gone, gate, staying
 from dataflows.pipelines.tokens.with_blob import Carried, RunWithBlob
@@ -56,6 +56,11 @@ def _tokenizer(carried: Carried) -> Tokenizer:
     return load_tokenizer(path.read_bytes(), str(path))
 
 
+@lru_cache(maxsize=1)
+def _unknown(carried: Carried) -> tuple[int, ...]:
+    return tuple(unknown_bytes(_tokenizer(carried)))
+
+
 @dataclass(frozen=True)
 class _Tokenise:
     """The step over one split of shards of documents."""
@@ -76,6 +81,7 @@ class _Tokenise:
                     self.facts,
                     append_eos=self.append_eos,
                     parse_special=self.parse_special,
+                    unknown=_unknown(self.tokenizer),
                 )
                 made.ledger.remove("document", "in")
                 kept.ledger.remove("document", "out")

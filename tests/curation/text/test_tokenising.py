@@ -15,11 +15,13 @@ from curation.text import tokenising
 from curation.text.documents import document_ids
 from curation.text.tokenising import (
     Facts,
+    check_complete,
     digest_of,
     facts_of,
     load_tokenizer,
     tokenise,
     tokenizer_file,
+    unknown_bytes,
     width,
 )
 from curation.text.training import END, sampled, train_bpe
@@ -159,3 +161,28 @@ def test_the_sample_is_a_share_of_ids() -> None:
     assert abs(int(half.sum()) - 5_000) < 200
     assert (half != sampled(ids, 0.5, 1)).any()
     assert sampled(ids, 1.0, 0).all()
+
+
+def test_texts_with_a_control_character_that_has_no_token_are_rejected(trained: bytes) -> None:
+    """As with published tokenizers, which never met some of them; a letter that is missing is refused."""
+
+    def without(*letters: str) -> Tokenizer:
+        tree = json.loads(trained)
+        vocabulary = tree["model"]["vocab"]
+        for letter in letters:
+            vocabulary[f"no {letter}"] = vocabulary.pop(letter)
+        merges = tree["model"]["merges"]
+        tree["model"]["merges"] = [m for m in merges if not set(letters) & set(m)]
+        return load_tokenizer(json.dumps(tree).encode(), "t")
+
+    letter = chr(0x100 + 0x04)  # GPT-2's letter of the byte 0x04
+    tokenizer = without(letter)
+    check_complete(tokenizer, "t")
+    assert unknown_bytes(tokenizer) == [0x04]
+    texts = ["fish", "fi\x04sh", "\x05"]
+    outcome = tokenise(documents(texts), tokenizer, Facts(2, 280, 0), unknown=[0x04])
+    assert outcome.table["position"].to_pylist() == [0, 2]
+    assert outcome.ledger.count("document", "rejected", "unknown_character") == 1
+    outcome.ledger.check(out={"document": 2})
+    with pytest.raises(InputError, match="no id for 1 of the bytes"):
+        check_complete(without("#"), "t")
