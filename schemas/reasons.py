@@ -45,7 +45,7 @@ REASONS: dict[str, str] = {
     "other_language": "the language identified is not among languages",
     "contaminated": "the document shares text with an evaluation set",
     "no_tokens": "the tokenizer makes no token of the text",
-    "unknown_character": "the tokenizer has no token for a control character of the text",
+    "unknown_character": "the tokenizer has no token for a control character, or the like, of the text",
     "min_words": "fewer words than rules.min_words",
     "max_words": "more words than rules.max_words",
     "min_mean_word_length": "words shorter on average than rules.min_mean_word_length",

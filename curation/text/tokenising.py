@@ -27,7 +27,9 @@ BLOB = "tokenizer.json"
 BATCH_BYTES = 2**20
 """Text that is encoded at once: encodings take some hundred times the memory of their ids."""
 
-_CONTROL = {*range(0x20), 0x7F} - {0x09, 0x0A, 0x0D}  # without tab and line ends
+_RARE = ({*range(0x20), 0x7F} - {0x09, 0x0A, 0x0D}) | {0xF1, 0xF2}
+"""Control characters but tab and line ends, and the first bytes of planes without any character."""
+
 _NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that no UTF-8 text has
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
@@ -131,7 +133,7 @@ def check_complete(tokenizer: Tokenizer, where: str) -> None:
 
     Each byte of UTF-8 is looked up where texts are split into bytes; of other tokenizers a character
     that no vocabulary has is encoded, which an unknown token or bytes must stand for. Published tokenizers
-    lack some control characters: the few texts that have those are left out whole (`tokenise`).
+    lack some control characters and bytes of empty planes: texts that have those are left out (`tokenise`).
     """
     model = json.loads(tokenizer.to_str())
     probe = "\U000e0ffe"  # a code point that is not assigned: no text taught it to anyone
@@ -143,7 +145,7 @@ def check_complete(tokenizer: Tokenizer, where: str) -> None:
             "an unknown token, or one that falls back to bytes"
         ) from None
     if _splits_bytes(model):
-        missing = [f"0x{byte:02X}" for byte in unknown_bytes(tokenizer) if byte not in _CONTROL]
+        missing = [f"0x{byte:02X}" for byte in unknown_bytes(tokenizer) if byte not in _RARE]
         if missing:
             raise InputError(
                 f"{where} has no id for {len(missing)} of the bytes of UTF-8 ({', '.join(missing[:5])}) and "
@@ -244,7 +246,8 @@ def _with_known_bytes(documents: pa.Table, unknown: Sequence[int], ledger: Ledge
     if not unknown:
         return documents
     pattern = "[" + "".join(f"\\x{byte:02x}" for byte in unknown) + "]"
-    bad = pc.match_substring_regex(documents["text"], pattern)
+    # As bytes: in a string, the pattern's numbers would be code points.
+    bad = pc.match_substring_regex(documents["text"].cast(pa.binary()), pattern)
     gone = documents.filter(bad)["doc_id"]
     if len(gone):
         ledger.add("document", "rejected", "unknown_character", len(gone), id_sum(gone))

@@ -179,10 +179,11 @@ def test_texts_with_a_control_character_that_has_no_token_are_rejected(trained: 
     tokenizer = without(letter)
     check_complete(tokenizer, "t")
     assert unknown_bytes(tokenizer) == [0x04]
-    texts = ["fish", "fi\x04sh", "\x05"]
-    outcome = tokenise(documents(texts), tokenizer, Facts(2, 280, 0), unknown=[0x04])
-    assert outcome.table["position"].to_pylist() == [0, 2]
-    assert outcome.ledger.count("document", "rejected", "unknown_character") == 1
-    outcome.ledger.check(out={"document": 2})
+    texts = ["fish", "fi\x04sh", "\x05", "se\u00f1or", "\U00040000"]
+    unknown = [0x04, 0xF1]  # the second as a byte, not as the letter of that number
+    outcome = tokenise(documents(texts), tokenizer, Facts(2, 280, 0), unknown=unknown)
+    assert outcome.table["position"].to_pylist() == [0, 2, 3]
+    assert outcome.ledger.count("document", "rejected", "unknown_character") == 2
+    outcome.ledger.check(out={"document": 3})
     with pytest.raises(InputError, match="no id for 1 of the bytes"):
         check_complete(without("#"), "t")
