@@ -197,7 +197,7 @@ BENCHMARKS = (
         "minhash",
         "signatures at least 10 times datasketch and 2 times rensa; error at most 1.1 times datasketch's",
         *(
-            Limit(f"signatures, {name}.{peer}.median", ">=", bound)
+            Limit(f"signatures, {name}.ratio.{peer}.median", ">=", bound)
             for name in ("summaries", "pages", "articles")
             for peer, bound in (("datasketch", 10), ("rensa", 2))
         ),

@@ -61,6 +61,7 @@ class Block:
         # Where the tokens of each row group lie in memory, and they themselves, to keep them there.
         self._begins = np.zeros(len(groups), np.int64)
         self._tokens: dict[int, Tokens] = {}
+        self._addresses: Numbers | None = None  # of all parts, once all is read
         self._lock = threading.Lock()
 
     def arrays(self, first: int, end: int, groups: RowGroups, document_mask: bool) -> Arrays:
@@ -70,15 +71,26 @@ class Block:
         ``document_mask`` where it begins a document. Padding is token 0 and segment -1.
         """
         here = slice(self._first[first], self._first[end])
-        which, width = self._which[here], groups.alphabet.bytes
-        begins = self._begins_of(which, groups)[which]
-        addresses = np.where(begins == 0, 0, begins + self.parts.offset[here] * width)
+        addresses, width = self._addresses_of(here, groups), groups.alphabet.bytes
         size = (end - first, self._length)
         inputs, labels, positions = (np.empty(size, np.int64) for _ in range(3))
         segments = np.empty(size, np.int32)
         arrays = inputs, labels, positions, segments
         fill(addresses, self.parts.length[here], width, document_mask, arrays)
         return Arrays(*arrays)
+
+    def _addresses_of(self, here: slice, groups: RowGroups) -> Numbers:
+        """Where the tokens of parts lie, 0 for padding."""
+        if self._addresses is not None:
+            return self._addresses[here]
+        if whole := len(self._tokens) == len(self._groups):
+            here, asked = slice(None), here
+        which = self._which[here]
+        begins = self._begins_of(which, groups)[which]
+        addresses = np.where(begins == 0, 0, begins + self.parts.offset[here] * groups.alphabet.bytes)
+        if whole:
+            self._addresses, addresses = addresses, addresses[asked]
+        return addresses
 
     def _begins_of(self, which: Numbers, groups: RowGroups) -> Numbers:
         """Addresses of the tokens of row groups, 0 for padding; what was read stays as long as the
@@ -112,7 +124,8 @@ class Sequences:
         """Return where sequences (int64[n]) are: which of them, their block, first and end in it."""
         first, last = int(sequences[0]), int(sequences[-1])
         bounds = [0, len(sequences)]
-        if last // self.size != first // self.size or (np.diff(sequences) != 1).any():
+        plain = last - first == len(sequences) - 1 and last // self.size == first // self.size
+        if not plain or sequences.tolist() != list(range(first, last + 1)):
             breaks = (np.diff(sequences) != 1) | (sequences[1:] % self.size == 0)
             bounds[1:1] = (np.flatnonzero(breaks) + 1).tolist()
         found = []

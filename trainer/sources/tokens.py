@@ -258,12 +258,13 @@ class Tokens:
         found = []
         with self._lock:
             for number, one in enumerate(self._origins):
-                rows = np.flatnonzero(source == number)
+                rows = np.flatnonzero(source == number) if self.settings.mix else np.arange(len(at))
                 if not len(rows):
                     continue
+                here = ordinal[rows]
                 if ahead:
-                    one.read_ahead(int(ordinal[rows[-1]]))
-                for which, block, first, end in one.sequences.of(ordinal[rows]):
+                    one.read_ahead(int(here[-1]))
+                for which, block, first, end in one.sequences.of(here):
                     found.append((rows[which], one, block, first, end))
         return found
 
