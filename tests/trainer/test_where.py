@@ -97,6 +97,18 @@ def test_ranks_are_those_that_made_the_step_last(
     assert "replaced by sample 3 (not_an_image)" in lines[2] and "url=" in lines[2]
 
 
+def test_a_step_that_was_left_out_says_so(
+    tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the fault in step 4 the run left out steps 3 and 4."""
+    fault = {"event": "left_out", "step": 4, "first": 3, "fault": "the loss is nan", "file": "F"}
+    run = _run(tmp_path / "run", dataset, {"event": "started", "step": 0, "ranks": 1}, fault)
+    told = [_where(capsys, str(run), "--step", str(n))["left_out"] for n in (2, 3, 4, 5)]
+    assert told == [None, "the loss is nan; see F", "the loss is nan; see F", None]
+    assert main(["where", str(run), "--step", "3"]) == 0
+    assert "left out of the run" in capsys.readouterr().out.splitlines()[1]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -38,13 +38,16 @@ def run(args: argparse.Namespace) -> int:
         f"step {found['step']:,} of {found['steps']:,}: samples {first:,} to {end - 1:,} of the "
         f"run, on {found['ranks']} rank{'s' if found['ranks'] > 1 else ''}"
     )
+    if found["left_out"]:
+        print(f"left out of the run, no weight learnt from it: {found['left_out']}")
     for sample in found["samples"]:
         print(_line(sample))
     return 0
 
 
 def where(output: Path, step: int, rank: int | None = None) -> dict[str, Any]:
-    """Return what the step took: {step, steps, positions: [first, end), ranks, samples}.
+    """Return what the step took: {step, steps, positions: [first, end), ranks, left_out,
+    samples}; ``left_out``: the fault for which the run made no such step, else None.
 
     A sample: position in the run, rank, what the source says of its place (epoch, shard, row group,
     row, ids), and ``replaced`` if its image was bad. Only the source is built, no model.
@@ -83,11 +86,13 @@ def where(output: Path, step: int, rank: int | None = None) -> dict[str, Any]:
             if event := replaced.get(position):
                 sample["replaced"] = {key: event[key] for key in ("reason", "by") if key in event}
             samples.append(sample)
+    faults = [e for e in events if e["event"] == "left_out" and e["first"] <= step <= e["step"]]
     return {
         "step": step,
         "steps": steps,
         "positions": [first, end],
         "ranks": ranks,
+        "left_out": f"{faults[-1]['fault']}; see {faults[-1]['file']}" if faults else None,
         "samples": samples,
     }
 
