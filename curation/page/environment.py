@@ -33,6 +33,7 @@ def environment(package: str) -> Environment:
 
     made.filters.update(
         page=text.page,
+        document=text.document,
         attribute=text.attribute,
         tag=text.language_tag,
         dir=text.direction,

@@ -55,11 +55,14 @@ def page(text: str, limit: int = 280) -> Markup:
         parts.append(Markup('<span class="unseen" dir="ltr">{}</span>').format(_label(found[0])))
         last = found.end()
     parts.append(escape(shown[last:]))
-    if gone:
-        parts.append(
-            Markup('<span class="cut" dir="ltr">… {} more characters</span>').format(f"{gone:,}")
-        )
-    return Markup("").join(parts)
+    return Markup("").join([*parts, _gone(gone)])
+
+
+def document(text: str, limit: int = 400) -> Markup:
+    """`page` of a text of several lines: each begins a line, empty ones are not shown, tabs are spaces."""
+    shown, gone = cut(text, limit)
+    lines = [line for line in re.split(r"[\r\n]+", shown.replace("\t", " ")) if line.strip()]
+    return Markup("<br>").join(page(line, limit) for line in lines) + _gone(gone)
 
 
 def attribute(text: str, limit: int = 200) -> str:
@@ -98,6 +101,14 @@ def direction(text: str) -> str:
     if right == left == 0:
         return "auto"
     return "rtl" if right >= left else "ltr"
+
+
+def _gone(characters: int) -> Markup:
+    if not characters:
+        return Markup("")
+    return Markup('<span class="cut" dir="ltr">… {} more characters</span>').format(
+        f"{characters:,}"
+    )
 
 
 def _label(char: str) -> str:

@@ -152,8 +152,14 @@ def _difference(
     )
 
 
+COMMAND = "HEADRACE_COMMAND"
+"""Variable by which a launcher tells its ranks the command that was typed."""
+
+
 def command_line() -> str:
     """The command as typed, without user names, passwords and query strings in URLs."""
+    if told := os.environ.get(COMMAND):
+        return told
     words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
     return " ".join(shlex.quote(without_secrets(word)) for word in words)
 

@@ -13,15 +13,16 @@ from typing import Any
 
 from schemas.errors import CheckFailed, IntegrityError, UsageError
 from schemas.storage import Storage, storage
-from trainer import data_tokenizer
-from trainer.config import RunConfig, part
+from trainer.config import RunConfig
 from trainer.engine import branch, deepspeed, directory, final_evaluation
 from trainer.engine.checkpoint_saver import Saver
 from trainer.engine.faults import Faults
 from trainer.engine.faults_report import guilty
 from trainer.engine.faults_step import GuardedStepper
 from trainer.engine.feed import Feed, feed
+from trainer.engine.footprint import Footprint
 from trainer.engine.metrics import Metrics, Progress, duration
+from trainer.engine.parts import build
 from trainer.engine.schedule import learning_rate
 from trainer.engine.signals import Signals, Wishes, exit_code
 from trainer.engine.sizes import Sizes, sizes
@@ -46,6 +47,7 @@ def train(config: RunConfig, place: Place) -> int:
     try:
         agreed(place, lambda: directory.check(config))
         origin = agreed(place, lambda: branch.lineage(config))
+        footprint = Footprint(place)
         parts = build(config, place)
         assert parts.source is not None
         digest = parts.source.digest
@@ -56,7 +58,7 @@ def train(config: RunConfig, place: Place) -> int:
         engine = deepspeed.start(parts.model, config, of, place, log)
         facts = {"ranks": place.ranks, "parameters": parameters, "digest": digest}
         agreed(place, lambda: directory.record(config, branch=origin, **facts))
-        run = _Run(config, place, output, parts, of, engine)
+        run = _Run(config, place, output, parts, of, engine, footprint)
         start = run.restored()
         if place.rank == 0:
             tell([f"{parameters:,} parameters, data {digest[:12]}", *of.table()])
@@ -76,25 +78,6 @@ def train(config: RunConfig, place: Place) -> int:
     return code
 
 
-def build(config: RunConfig, place: Place) -> Parts:
-    """Build a run's parts in their order; every rank starts from the same random weights."""
-    import torch
-
-    parts = Parts()
-    if data_tokenizer.named(config):
-        parts = Parts(tokenizer=data_tokenizer.for_run(config, place))
-    elif config.tokenizer is not None or config.model.get("init_from"):
-        from trainer import tokenizer
-
-        parts = Parts(tokenizer=tokenizer.for_run(config, place))
-    torch.manual_seed(config.seed)
-    for kind, name in (("model", "model"), ("data", "source"), ("objective", "objective")):
-        module, settings = part(kind, getattr(config, kind))
-        parts = Parts(**{**vars(parts), name: module.build(settings, config, parts)})
-    parts.model.train()
-    return parts
-
-
 @dataclass
 class _Run:
     config: RunConfig
@@ -103,6 +86,7 @@ class _Run:
     parts: Parts
     of: Sizes
     engine: Any
+    footprint: Footprint
     metrics: Metrics | None = None
     _ends: list[int] = field(default_factory=lambda: [0])
 
@@ -177,7 +161,8 @@ class _Run:
         """Make the steps from `start`; returns the exit code."""
         of, self.metrics = self.of, metrics
         if metrics:
-            metrics.event("continued" if start else "started", start, ranks=self.place.ranks)
+            facts = {"ranks": self.place.ranks, **self.clock.facts()}
+            metrics.event("continued" if start else "started", start, **facts)
         progress = Progress(of.steps, start, of.batch)
         begun = time.monotonic()
         code, done = 0, start
@@ -200,8 +185,9 @@ class _Run:
                 tell([f"finished before, at step {start:,}: nothing to do"])
             else:
                 tell([f"finished: {of.steps:,} steps in {seconds}, in {self.output}"])
+        memory = self.footprint.highest()
         if metrics and not code and start < of.steps:
-            metrics.event("finished", of.steps)
+            metrics.event("finished", of.steps, memory=memory)
         return code
 
     def _steps(

@@ -45,6 +45,10 @@ class Rates(Clock):
         self._ranks = place.ranks
         self._tokens = self._pairs = 0
 
+    def facts(self) -> dict[str, str]:
+        """Return what ``mfu`` is of, if it is told."""
+        return {"peak": self.peak.origin} if self.peak else {}
+
     def count(self, batches: list[Batch], inside: float) -> None:
         """Count a step and its micro-batches on this rank."""
         self.step(inside)
@@ -86,7 +90,8 @@ def peak(precision: str, place: Place) -> Peak | None:
     if key not in known:
         known[key] = _measured(precision)
         _keep(file, known)
-    return Peak(known[key], f"a product of matrices in {precision} on {threads} threads")
+    on = f"{threads} threads" if threads > 1 else "one thread"
+    return Peak(known[key], f"a product of matrices in {precision} on {on}")
 
 
 def _measured(precision: str) -> float:

@@ -93,6 +93,7 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
     tokens = sum(map(len, held))
     return {
         "headline": {"metric": "bits per byte", **rows["model"]["bits_per_byte"], "chance": None},
+        "amounts": ["bits per byte", "bits_per_byte"],
         "rows": rows,
         "documents": len(held),
         "tokens": tokens,

@@ -75,8 +75,11 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
     name, first = next(iter(rows.items()))
     metric, score = next(iter(first.items()))
     score = score if isinstance(score, Mapping) else {"mean": score}
+    amounts = sorted({column for scores in rows.values() for column in scores if _amount(column)})
+    headline = f"{metric} of {name}"
     return {
-        "headline": {"metric": f"{metric} of {name}", **score, "chance": None},
+        "headline": {"metric": headline, **score, "chance": None},
+        "amounts": [*amounts, headline] if metric in amounts else amounts,
         "rows": rows,
         "versions": {"lm_eval": _version(), **results.get("versions", {})},
         "interval": f"95 %, of the harness's standard error (a bootstrap of {RESAMPLES} where no mean)",
@@ -201,6 +204,11 @@ def scores_of(found: Mapping[str, Any], count: float) -> dict[str, Any]:
 
 
 # -- helpers -------------------------------------------------------------------------------
+
+
+def _amount(column: str) -> bool:
+    """Whether a metric of the harness is no share of 1: perplexities, bits, and scores of up to 100."""
+    return "perplexity" in column or column.split()[0] in ("bits_per_byte", "bleu", "chrf", "ter")
 
 
 def _absolute(given: Any, file: Path) -> Any:

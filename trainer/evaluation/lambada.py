@@ -52,6 +52,7 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
     }
     return {
         "headline": {"metric": "accuracy of the last word", **accuracy, "chance": None},
+        "amounts": ["perplexity"],
         "rows": {"lambada": {"accuracy": accuracy, "perplexity": perplexity}},
         "interval": "95 %: accuracy Wilson's, perplexity by the standard error of ln p",
     }

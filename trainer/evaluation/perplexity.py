@@ -59,6 +59,7 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
     }
     return {
         "headline": {"metric": "bits per byte", **by_byte, "chance": None},
+        "amounts": ["bits per byte", *row],
         "rows": {"texts": row},
         "tokens": sum(map(len, tokens)),
         "bytes": int(sizes.sum()),

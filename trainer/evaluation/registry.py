@@ -2,8 +2,9 @@
 
 A module here has ``Settings`` (pydantic) and ``evaluate(loaded, settings) -> dict``. The dict has
 ``headline`` {metric, mean, low, high, n, chance} and ``languages`` or ``rows`` {name: scores}, where a
-score is a number or an estimate {mean, low, high, n}, perhaps one level down. A chance of None: the
-metric has none; no low and high: no interval is known. A module may have ``check(result)``, which
+score is a number or an estimate {mean, low, high, n}, perhaps one level down. A score is a share of 1,
+but for those whose metric or name is in the list ``amounts``. A chance of None: the metric has none; no
+low and high: no interval is known. A module may have ``check(result)``, which
 raises CheckFailed for what makes its numbers worthless, and ``LANGUAGE = True`` if it is of language
 models.
 """

@@ -15,7 +15,7 @@ from types import FrameType
 
 from schemas.errors import JobError, UsageError
 from trainer.config import RunConfig
-from trainer.engine.directory import output_of
+from trainer.engine.directory import COMMAND, command_line, output_of
 from trainer.launching.environment import (
     LOOPBACK,
     free_port,
@@ -124,6 +124,7 @@ def _attempt(config: RunConfig, layout: Layout, command: Sequence[str]) -> int:
         logs=str(output / "logs"),
         text=config.model_dump_json(),
         command=tuple(command),
+        environ={COMMAND: command_line()},
     )
     where = ", ".join(f"{host.name} {host.ranks}" for host in layout.hosts)
     print(f"trainer: {layout.ranks} ranks ({where}), logs in {share.logs}", file=sys.stderr)

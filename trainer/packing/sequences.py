@@ -87,7 +87,9 @@ class Block:
             here, asked = slice(None), here
         which = self._which[here]
         begins = self._begins_of(which, groups)[which]
-        addresses = np.where(begins == 0, 0, begins + self.parts.offset[here] * groups.alphabet.bytes)
+        addresses = np.where(
+            begins == 0, 0, begins + self.parts.offset[here] * groups.alphabet.bytes
+        )
         if whole:
             self._addresses, addresses = addresses, addresses[asked]
         return addresses

@@ -72,7 +72,7 @@ def rows(
 
 def _start_of(config: RunConfig) -> dict[str, torch.Tensor]:
     """The weights that every variant begins with."""
-    from trainer.engine.run import build
+    from trainer.engine.parts import build
     from trainer.protocols import Place
 
     model = build(probed(config, "sgd"), Place()).model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import RunConfig
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.engine.schedule import learning_rate
 from trainer.protocols import Batch, Place
 

@@ -15,7 +15,7 @@ from typing import Any
 from trainer.config import RunConfig
 from trainer.engine import deepspeed
 from trainer.engine.feed import feed
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sizes import sizes
 from trainer.engine.step import Stepper

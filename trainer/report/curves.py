@@ -24,7 +24,7 @@ def curves(run: Run) -> Curves | None:
         return None
     marks = tuple(
         Mark(int(event["step"]), str(event["event"]))
-        for event in history.named("continued", "saved", "replaced")
+        for event in history.named("continued", "saved", "replaced", "left_out")
     )
     line = Line.of("loss", steps, losses, POINTS)
     main = Chart("loss", "Loss over steps", "loss", (line,), _level(run.config), marks)
@@ -82,6 +82,8 @@ def _events(history: History) -> tuple[tuple[str, str], ...]:
         found.append(("saved", f"{_times(len(saved))}, last at step {saved[-1]['step']:,}"))
     if replaced := history.named("replaced"):
         found.append(("replaced", _replaced(replaced)))
+    if left_out := history.named("left_out"):
+        found.append(("left out", _left_out(left_out)))
     found += [("finished", f"at step {e['step']:,}") for e in history.named("finished")]
     return tuple(found)
 
@@ -92,6 +94,18 @@ def _replaced(events: list[Mapping[str, Any]]) -> str:
     more = f" and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
     samples = "samples" if len(events) > 1 else "sample"
     return f"{len(events):,} {samples} whose image was bad, by another each: {shown}{more}"
+
+
+def _left_out(events: list[Mapping[str, Any]]) -> str:
+    """Which steps the run made no use of, and why; the last few."""
+    said = []
+    for event in events[-_REASONS:]:
+        first, last = event.get("first"), event["step"]
+        several = isinstance(first, int) and first != last
+        steps = f"steps {first:,} to {last:,}" if several else f"step {last:,}"
+        said.append(f"{steps} ({event.get('fault', 'a fault')})")
+    more = f"; and {len(events) - _REASONS} more before" if len(events) > _REASONS else ""
+    return f"{'; '.join(said)}{more}; faults/ names the samples"
 
 
 def _times(count: int) -> str:

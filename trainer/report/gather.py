@@ -13,7 +13,7 @@ from trainer.report import curves, origin, speed
 from trainer.report.examples import examples
 from trainer.report.model import Evaluation, Head, Report, Tile
 from trainer.report.record import Run, number
-from trainer.report.scores import above_chance, evaluation
+from trainer.report.scores import above_chance, evaluation, limits, shown
 
 
 def gather(run: Run) -> Report:
@@ -84,16 +84,21 @@ def _tiles(run: Run, evaluations: tuple[Evaluation, ...]) -> list[Tile]:
         done = bool(run.history.named("finished"))
         tiles.append(Tile(f"{loss:.4f}", "final loss" if done else "loss so far", known))
     for one in evaluations:
-        tiles.append(Tile(percent(one.score.mean), one.metric, _verdict(one)))
+        tiles.append(Tile(shown(one.score), one.metric, _verdict(one)))
     if not evaluations:
         tiles.append(Tile("none yet", "score", "trainer eval gives one"))
-    if middle := speed.rate(run):
-        seconds = "median since the last start"
-        tiles.append(Tile(f"{middle:,.1f}", "samples a second", seconds))
+    name = "tokens" if run.history.column("tokens_per_s")[0] else "samples"
+    if middle := speed.rate(run, f"{name}_per_s"):
+        value = whole(middle) if middle >= 1000 else f"{middle:,.1f}"
+        tiles.append(Tile(value, f"{name} a second", "median since the last start"))
     last = run.history.steps[-1] if run.history.steps else {}
     epoch = number(last.get("epoch"))
     note = f"{epoch:.2f} epochs" if epoch is not None else ""
-    tiles.append(Tile(whole(speed.samples_seen(run)), "samples seen", note))
+    seen = speed.samples_seen(run)
+    if sequence := run.config.sequence_length:
+        tiles.append(Tile(whole(seen * sequence), "tokens seen", note))
+    else:
+        tiles.append(Tile(whole(seen), "samples seen", note))
     if parameters := number(run.facts.get("parameters")):
         tiles.append(Tile(whole(parameters), "parameters"))
     return tiles
@@ -102,8 +107,8 @@ def _tiles(run: Run, evaluations: tuple[Evaluation, ...]) -> list[Tile]:
 def _verdict(one: Evaluation) -> str:
     """Interval, chance and how they lie to each other."""
     said = []
-    if one.score.low is not None and one.score.high is not None:
-        said.append(f"95 %: {percent(one.score.low)} to {percent(one.score.high)}")
+    if interval := limits(one.score):
+        said.append(f"95 %: {interval}")
     if one.chance is not None:
         said.append(f"chance {percent(one.chance)}")
     above = above_chance(one.score, one.chance)

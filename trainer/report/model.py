@@ -53,12 +53,14 @@ class Curves:
 
 @dataclass(frozen=True)
 class Score:
-    """A share (of 1) with the limits of its 95 % interval if it has one, or a whole number."""
+    """A share (of 1) with the limits of its 95 % interval if it has one, or a whole number, or an
+    ``amount`` such as bits per byte."""
 
     mean: float
     low: float | None = None
     high: float | None = None
     whole: bool = False
+    amount: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One eval/NAME.json. ``full``: the value at the right end of the bars."""
+    """One eval/NAME.json. ``full``: the value at the right end of the bars; ``what``: what a row is of."""
 
     name: str
     metric: str
@@ -123,6 +125,7 @@ class Evaluation:
     columns: tuple[str, ...]
     rows: tuple[LanguageRow, ...]
     full: float
+    what: str = "Language"
     best: tuple[ClassRow, ...] = ()
     worst: tuple[ClassRow, ...] = ()
     classes: int = 0

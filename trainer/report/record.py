@@ -24,6 +24,8 @@ KNOWN = (
     "samples_per_s",
     "host_ms",
     "seconds",
+    "tokens_per_s",
+    "mfu",
 )
 """Values of a line of metrics that are no component of the loss."""
 

@@ -1,4 +1,5 @@
-"""Accuracy: each eval/NAME.json as a table by language, its classes, its head against its tail."""
+"""Scores: each eval/NAME.json as a table by language, task or model, its classes, its head against its
+tail."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from curation.page.numbers import percent, whole
 from trainer.evaluation import registry
 from trainer.evaluation.intervals import wilson
 from trainer.report.model import ClassRow, Evaluation, HeadTailRow, LanguageRow, Score
@@ -32,7 +34,7 @@ def evaluation(name: str, result: Mapping[str, Any], latest: str) -> Evaluation:
     return Evaluation(
         name=name,
         metric=str(head.get("metric", "score")),
-        score=_score(head) or Score(0.0),
+        score=_score(head, head.get("metric") in _amounts(result)) or Score(0.0),
         chance=chance,
         checkpoint=checkpoint,
         settings=tuple(
@@ -44,6 +46,7 @@ def evaluation(name: str, result: Mapping[str, Any], latest: str) -> Evaluation:
         columns=columns,
         rows=rows,
         full=max([*ends, chance or 0.0, 1e-9]),
+        what="" if "rows" in result else "Language",
         best=tuple(classes[:shown]),
         worst=tuple(reversed(classes[-shown:])) if len(classes) > 1 else (),
         classes=len(classes),
@@ -61,26 +64,55 @@ def above_chance(score: Score, chance: float | None) -> bool | None:
     return score.low > chance
 
 
-def _score(value: Any) -> Score | None:
+def shown(score: Score) -> str:
+    """A score's value in words."""
+    return _value(score, score.mean)
+
+
+def limits(score: Score) -> str:
+    """Its 95 % interval in words, "" without one."""
+    if score.low is None or score.high is None:
+        return ""
+    return f"{_value(score, score.low)} to {_value(score, score.high)}"
+
+
+def _value(score: Score, value: float) -> str:
+    if score.whole:
+        return whole(value)
+    if not score.amount:
+        return percent(value)
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _amounts(result: Mapping[str, Any]) -> list[str]:
+    found = result.get("amounts")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def _score(value: Any, amount: bool = False) -> Score | None:
     """A score of an estimate or a number; None for what is neither."""
     if isinstance(value, Mapping):
         mean = number(value.get("mean"))
         if mean is None:
             return None
-        return Score(mean, number(value.get("low")), number(value.get("high")))
+        low, high = number(value.get("low")), number(value.get("high"))
+        return Score(mean, low, high, amount=amount)
     found = number(value)
-    return None if found is None else Score(found, whole=isinstance(value, int))
+    if found is None:
+        return None
+    return Score(found, whole=isinstance(value, int), amount=amount)
 
 
 def _rows(result: Mapping[str, Any]) -> tuple[tuple[LanguageRow, ...], tuple[str, ...], str]:
-    """Rows by falling score, `all` first; the columns; and the column that is drawn: the first with
-    an interval."""
+    """Rows by falling score, `all` first, in their own order if the score is an amount; the columns; and
+    the column that is drawn: the first with an interval."""
+    amounts = _amounts(result)
     cells: dict[str, dict[str, Score]] = {}
     drawn = ""
     for language, scores in registry.rows(result).items():
         cells[language] = {}
         for column, value in registry.flat(scores):
-            if (score := _score(value)) is None:
+            if (score := _score(value, column in amounts)) is None:
                 continue
             cells[language][column] = score
             if not drawn and score.low is not None:
@@ -90,7 +122,10 @@ def _rows(result: Mapping[str, Any]) -> tuple[tuple[LanguageRow, ...], tuple[str
     for language, found in cells.items():
         own = found.pop("chance", None)
         rows.append(LanguageRow(language, found.get(drawn), own.mean if own else head, found))
-    rows.sort(key=lambda row: (row.key != "all", -(row.main.mean if row.main else -1.0), row.key))
+    if drawn not in amounts:
+        rows.sort(
+            key=lambda row: (row.key != "all", -(row.main.mean if row.main else -1.0), row.key)
+        )
     whole = {column: score.whole for row in rows for column, score in row.cells.items()}
     columns = sorted(whole, key=lambda column: whole[column])  # scores first, then sizes
     return tuple(rows), tuple(columns), drawn

@@ -13,18 +13,21 @@ from trainer.config import Length
 from trainer.engine.metrics import duration
 from trainer.engine.sizes import sizes
 from trainer.report.curves import chart_of
+from trainer.report.foreseen import beside_plan
 from trainer.report.model import Speed
 from trainer.report.record import History, Run, number
 
 
 def speed(run: Run) -> Speed:
-    """Charts of samples/s and host time, the machine, the settings that decide speed, the batch."""
+    """Charts of the rate, of MFU and host time, the machine, the settings that decide speed, the batch."""
     history = run.history
     steady = dataclasses.replace(history, steps=_steady(history))
     charts = tuple(
         chart_of(steady, key, title, unit)
         for key, title, unit in (
             ("samples_per_s", "Samples a second, all ranks", "samples/s"),
+            ("tokens_per_s", "Tokens a second, all ranks", "tokens/s"),
+            ("mfu", "Model FLOPs utilisation", "of the device's peak"),
             ("host_ms", "Time outside forward, backward and step", "ms a step"),
         )
         if steady.column(key)[0]
@@ -32,12 +35,12 @@ def speed(run: Run) -> Speed:
     return Speed(charts, tuple(_facts(run, steady)), _batch(run))
 
 
-def rate(run: Run) -> float | None:
-    """Median samples/s since the last start that logged one, without its first line."""
+def rate(run: Run, name: str = "samples_per_s") -> float | None:
+    """Median of a rate since the last start that logged one, without its first line."""
     lines = _steady(run.history)
     starts = [int(event["step"]) for event in run.history.named("started", "continued")]
     since = max((start for start in starts if lines and start < lines[-1]["step"]), default=0)
-    rates = [number(line.get("samples_per_s")) for line in lines if line["step"] > since]
+    rates = [number(line.get(name)) for line in lines if line["step"] > since]
     known = [one for one in rates if one is not None]
     return statistics.median(known) if known else None
 
@@ -71,9 +74,14 @@ def _facts(run: Run, steady: History) -> list[tuple[str, str]]:
     facts.append(
         ("samples a second", f"{middle:,.1f} (median since the last start)" if middle else None)
     )
+    if tokens := rate(run, "tokens_per_s"):
+        facts.append(("tokens a second", f"{tokens:,.0f}, without padding"))
+    if mfu := rate(run, "mfu"):
+        facts.append(("MFU", f"{mfu:.3f} of {_peak(run)}"))
     facts.append(
         ("host time", f"{statistics.median(host):,.2f} ms a step (median)" if host else None)
     )
+    facts += beside_plan(run, ranks(run)[-1], middle)
     facts.append(("time of training", duration(run.history.seconds) if run.history.steps else None))
     facts.append(("machine", _machine(machine)))
     several = list(dict.fromkeys(ranks(run)))
@@ -82,6 +90,11 @@ def _facts(run: Run, steady: History) -> list[tuple[str, str]]:
     facts.append(("ZeRO stage", str(config.zero)))
     facts.append(("loader threads a rank", str(config.loaders)))
     return [(name, value) for name, value in facts if value]
+
+
+def _peak(run: Run) -> str:
+    started = run.history.named("started", "continued")
+    return str((started[-1] if started else {}).get("peak") or "the device's peak")
 
 
 def _machine(machine: Mapping[str, Any]) -> str | None:
@@ -110,6 +123,8 @@ def _batch(run: Run) -> tuple[tuple[str, str, str], ...]:
         ("samples a forward pass", of.micro, "batch.micro, at most a rank's"),
         ("forward passes a step and rank", of.micro_batches, ""),
     ]
+    if sequence := config.sequence_length:
+        rows.append(("tokens a step", of.batch * sequence, "batch.size × data.sequence_length"))
     if known:
         rows += [
             ("steps", of.steps, "length"),

@@ -60,6 +60,19 @@ def test_long_texts_are_cut_with_their_length_said() -> None:
     assert text.cut("e\u0301" * 50, 51) == ("e\u0301" * 25, 50)  # not between a letter and its mark
 
 
+@given(TEXTS)
+def test_a_document_is_its_lines(raw: str) -> None:
+    lines = [line for line in re.split(r"[\r\n]+", f"{raw}\r\n\n \nend") if line.strip()]
+    shown = str(text.document(f"{raw}\r\n\n \nend", 10**6))
+    assert shown == "<br>".join(str(text.page(line.replace("\t", " "), 10**6)) for line in lines)
+
+
+def test_a_long_document_says_how_much_is_not_shown() -> None:
+    assert str(text.document("ab\ncd\nef", 4)) == (
+        'ab<br>c<span class="cut" dir="ltr">… 4 more characters</span>'
+    )
+
+
 def test_a_tower_of_marks_is_lowered() -> None:
     raw = "z" + "\u0301" * 40 + "a"
     assert str(text.page(raw)).count("\u0301") == 4

@@ -67,7 +67,7 @@ def do(key: Key, folder: Path, place: Any) -> dict[str, Any]:
     from trainer.config import load
     from trainer.engine import checkpoint, deepspeed
     from trainer.engine.feed import feed
-    from trainer.engine.run import build
+    from trainer.engine.parts import build
     from trainer.engine.schedule import learning_rate
     from trainer.engine.sizes import sizes
     from trainer.engine.step import Stepper

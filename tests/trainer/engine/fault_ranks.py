@@ -21,7 +21,7 @@ from trainer.engine import deepspeed
 from trainer.engine.faults import Faults
 from trainer.engine.faults_step import GuardedStepper
 from trainer.engine.feed import feed
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.engine.sizes import sizes
 from trainer.engine.step import NotFinite, Stepper
 from trainer.engine.together import everyone

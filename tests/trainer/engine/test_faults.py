@@ -22,7 +22,8 @@ from trainer.engine import checkpoint
 from trainer.engine.checkpoint_files import Manifest
 from trainer.engine.deepspeed import parameter_groups
 from trainer.engine.faults import Fault, Faults, Normal, Spike
-from trainer.engine.run import build, train
+from trainer.engine.parts import build
+from trainer.engine.run import train
 from trainer.engine.schedule import learning_rate
 from trainer.protocols import Place
 

@@ -17,7 +17,7 @@ from tests.support import ROOT, free_port
 from tests.trainer.engine import ranks as worker
 from tests.trainer.engine import tiny, tiny_additive, tiny_contrastive
 from trainer.config import RunConfig
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.engine.schedule import learning_rate
 from trainer.engine.step import forward_seed
 from trainer.protocols import Batch, Place

@@ -16,7 +16,8 @@ from schemas.storage import storage
 from tests.trainer.engine import tiny
 from trainer.engine import checkpoint
 from trainer.engine.checkpoint_files import Manifest
-from trainer.engine.run import build, train
+from trainer.engine.parts import build
+from trainer.engine.run import train
 from trainer.protocols import Place
 
 PLACE = Place()

@@ -272,7 +272,7 @@ def test_another_tokenizer_is_refused(exported: Path, tmp_path: Path) -> None:
     other = token_data(tmp_path / "tokens", pairs, trained_bpe(texts, 280), tmp_path)
     with pytest.raises(UsageError, match="is another than that of"):
         from trainer.config import load
-        from trainer.engine.run import build
+        from trainer.engine.parts import build
         from trainer.protocols import Place
 
         words = [f"data.path={other}", f"output={tmp_path / 'run'}", "model.size=null"]

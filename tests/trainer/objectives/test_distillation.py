@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from schemas.errors import UsageError
 from tests.support import ROOT, free_port
 from tests.trainer.objectives import words
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.models import decoder_model
 from trainer.protocols import Parts, Place
 

@@ -12,7 +12,7 @@ import torch
 from schemas.errors import InputError, UsageError
 from tests.trainer.objectives import words
 from trainer.config import RunConfig
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.protocols import Parts, Place
 
 

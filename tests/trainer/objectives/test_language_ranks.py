@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from tests.support import ROOT, free_port
 from tests.trainer.objectives import language_ranks, words
 from trainer.config import RunConfig
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.protocols import Place
 
 

@@ -16,7 +16,7 @@ from schemas.errors import HeadraceError, UsageError
 from tests.trainer import real_tokens
 from trainer.cli import main
 from trainer.config import load
-from trainer.engine.run import build
+from trainer.engine.parts import build
 from trainer.models import decoder_model
 from trainer.protocols import Parts, Place
 from trainer.teacher import caching
