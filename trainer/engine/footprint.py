@@ -41,7 +41,7 @@ class Footprint:
 
             return int(torch.cuda.max_memory_allocated(self._place.local_rank))
         size = _resident("VmHWM")
-        return None if size is None else size - self._before
+        return None if size is None else max(0, size - self._before)
 
 
 def _resident(name: str) -> int | None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.page.html import Element, parse
-from tests.trainer.evaluation.token_data import corpus, trained
+from tests.support import ROOT
+from tests.trainer.evaluation.token_data import corpus
 from tests.trainer.report.test_page import facts, row_of, section, tiles
 from trainer.report.render import report
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In a process of its own: one in which others trained before grows by nothing."""
     root = tmp_path_factory.mktemp("language")
-    return trained(root / "run", corpus(root), "log_every=1")
+    called = f"trained(Path({str(root / 'run')!r}), Path({str(corpus(root))!r}), 'log_every=1')"
+    imports = "from pathlib import Path; from tests.trainer.evaluation.token_data import trained"
+    subprocess.run([sys.executable, "-c", f"{imports}; {called}"], check=True, cwd=ROOT)
+    return root / "run"
 
 
 @pytest.fixture(scope="module")
