@@ -36,7 +36,8 @@ class Guilty:
             for position, ids in zip(self.positions[:_SHOWN], self.ids, strict=False)
         )
         more = ", ..." if len(self.positions) > _SHOWN else ""
-        return f"{self.why}, from {len(self.positions)} samples: {first}{more}"
+        count = len(self.positions)
+        return f"{self.why}, from {count} sample{'s' if count > 1 else ''}: {first}{more}"
 
     def write(self, faults: Faults, fault: Fault | None) -> None:
         """Write the file of `Faults.path`; ``fault``: as it was borne, None if it stops the run."""

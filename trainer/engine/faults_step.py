@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from schemas.errors import UsageError
 from trainer.engine.faults import Faults, Spike
 from trainer.engine.feed import Feed
 from trainer.engine.step import NotFinite, Outcome, Stepper
+from trainer.protocols import Objective, Positions
 
 
 @dataclass
@@ -63,7 +64,14 @@ class GuardedStepper(Stepper):
         The gradient is still in DeepSpeed then: `discard` it, or make no step any more.
         """
         self._discarded = False
-        outcome = super().step(feed, lr)
+        try:
+            outcome = super().step(feed, lr)
+        except Spike:
+            raise
+        except NotFinite as error:
+            if self.objective.additive and len(alone := self._not_finite_alone(feed)):
+                error.positions = alone
+            raise
         self.faults.loss.note(outcome.loss)
         self.faults.gradient.note(self._norm_seen)
         return outcome
@@ -82,6 +90,27 @@ class GuardedStepper(Stepper):
         if self._stage == 3:
             # Else a parameter without a gradient in the next step would find this one.
             self.engine.optimizer.grad_partitions_flat_buffer.zero_()
+
+    def _not_finite_alone(self, feed: Feed) -> Positions:
+        """Samples of this rank whose own loss is not finite: each is passed forward again by itself.
+
+        All ranks make equally many passes, as ZeRO-3 wants it.
+        """
+        import numpy as np
+        import torch
+
+        objective = cast(Objective, self.objective)
+        found = []
+        for number, batch in enumerate(feed.batches):
+            parts = self._moved(batch)
+            for row, position in enumerate(feed.positions[number].tolist()):
+                self._seed(feed.step, number)
+                with torch.no_grad():
+                    one = {name: values[row : row + 1] for name, values in parts.items()}
+                    sums = self._vector(objective.components(self.engine, one))
+                if not bool(torch.isfinite(sums).all()):
+                    found.append(position)
+        return np.array(found, np.int64)
 
     def _update(self, loss: float) -> Any:
         self.faults.loss.check(loss)

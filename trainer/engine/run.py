@@ -270,7 +270,9 @@ class _Run:
             values = {"fault": found.why, "first": first + 1, "samples": len(found.positions)}
             self.metrics.event("left_out", step + 1, **values, ids=ids, file=str(path), back=back)
         if self.place.rank == 0:
-            tell([f"steps {first + 1:,} to {step + 1:,} are left out: {found.text()}; see {path}"])
+            steps = f"steps {first + 1:,} to {step + 1:,} are"
+            steps = steps if first < step else f"step {step + 1:,} is"
+            tell([f"{steps} left out: {found.text()}; see {path}"])
         self.clock.pause()
         return back
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.command_line import suggest
 from schemas.errors import HeadraceError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def read_task(file: Path, cache: str) -> dict[str, Any]:
                 f"dataset_path: {'|'.join(READERS)} with dataset_kwargs: {{data_files: ...}}"
             )
         config["dataset_path"] = str(place)
+    _check_metrics(config, file)
     kwargs = dict(config.get("dataset_kwargs") or {})
     if "data_files" in kwargs:
         kwargs["data_files"] = _absolute(kwargs["data_files"], file)
@@ -225,15 +227,41 @@ def _absolute(given: Any, file: Path) -> Any:
     return str(place)
 
 
+def _check_metrics(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a metric that the harness does not have: it would fetch a program of that name."""
+    import lm_eval.api.metrics  # registers them
+    from lm_eval.api.registry import metric_registry
+
+    for one in config.get("metric_list") or ():
+        name = one.get("metric") if isinstance(one, Mapping) else one
+        if callable(name):
+            continue
+        if name not in metric_registry or (isinstance(one, Mapping) and one.get("hf_evaluate")):
+            hint = suggest(str(name), [key for key, _ in metric_registry.items()])
+            raise UsageError(
+                f"{file}: metric {name} is none of the harness's own, and nothing is downloaded.{hint}"
+            )
+
+
 @contextlib.contextmanager
 def _apart() -> Iterator[str]:
     """No network, one process, and a folder for the copies of data that `datasets` makes."""
+    import datasets.config
+    import huggingface_hub.constants
+
     before = {name: os.environ.get(name) for name in _OFFLINE}
     os.environ.update(_OFFLINE)
+    # They read the variables when they were imported.
+    modules: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
+    were = [module.HF_HUB_OFFLINE for module in modules]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-harness-") as cache:
             yield cache
     finally:
+        for module, value in zip(modules, were, strict=True):
+            module.HF_HUB_OFFLINE = value
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -221,9 +221,13 @@ def _declared_end(folder: Path) -> int | None:
 
 
 def pretrained(auto: Any, folder: Path, what: str, **options: Any) -> Any:
-    """Return ``auto.from_pretrained(folder)``; InputError for what cannot be loaded."""
+    """Return ``auto.from_pretrained(folder)``; InputError for what cannot be loaded.
+
+    No code of the folder runs: without ``trust_remote_code`` the library would ask on the terminal.
+    """
+    safe = {"local_files_only": True, "trust_remote_code": False}
     try:
-        return auto.from_pretrained(str(folder), local_files_only=True, **options)
+        return auto.from_pretrained(str(folder), **safe, **options)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder}: {what} cannot be loaded from it: {first[:300]}") from None

@@ -81,7 +81,12 @@ class Settings(BaseModel):
     rope_scaling: dict[str, Any] | None = Field(
         None, description="scaling of rotary positions (Llama), as {rope_type: linear, factor: 2.0}"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="of GPT-2 (Llama: of attention)")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="of GPT-2 (Llama: of attention); default: 0, or the checkpoint's",
+    )
     no_decay: list[str] = Field(
         default_factory=list,
         description="parameters without weight decay besides norms and biases; * is allowed",
@@ -95,6 +100,11 @@ class Settings(BaseModel):
         if self.init_from is not None and self.shape:
             raise ValueError(
                 "model.shape: the checkpoint of model.init_from= decides it; leave it out"
+            )
+        if (self.rope_scaling or {}).get("rope_type") == "dynamic":
+            raise ValueError(
+                "model.rope_scaling.rope_type=dynamic changes nothing within the model's positions, and no "
+                "sequence is longer: give linear, yarn or llama3"
             )
         if self.size is not None and SIZES[self.size].family == "gpt2":
             for name in ("rope_theta", "rope_scaling"):
@@ -117,7 +127,9 @@ def build(settings: Settings, config: RunConfig, parts: Parts) -> Any:
 
     hollow = partition.wanted(config)
     if settings.init_from is not None:
-        model = decoder_model.from_folder(settings.init_from, _extension(settings), hollow=hollow)
+        model = decoder_model.from_folder(
+            settings.init_from, _extension(settings), dropout=settings.dropout, hollow=hollow
+        )
         if parts.tokenizer is not None:
             check_tokenizer(parts.tokenizer, settings.init_from, int(model.config.vocab_size))
     else:
@@ -149,13 +161,13 @@ def shape(settings: Settings, tokens: int) -> dict[str, Any]:
     }
     if size.family == "gpt2":
         rest: dict[str, Any] = dict.fromkeys(
-            ("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout
+            ("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout or 0.0
         )
     else:
         rest = {
             "intermediate_size": size.mlp,
             "rms_norm_eps": 1e-5,
-            "attention_dropout": settings.dropout,
+            "attention_dropout": settings.dropout or 0.0,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": settings.rope_theta or size.rope_theta,

@@ -181,6 +181,12 @@ CLASSES: Mapping[str, tuple[Any, Any]] = {
 }
 """Configuration and model by ``model_type``."""
 
+DROPOUTS: Mapping[str, tuple[str, ...]] = {
+    "llama": ("attention_dropout",),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+}
+"""Settings of a configuration that are shares of dropout."""
+
 ROPES = ("default", *sorted(ROPE_INIT_FUNCTIONS))
 """Scalings of rotary positions that the library has."""
 
@@ -250,11 +256,18 @@ def configured(make: Callable[..., Any], shape: Mapping[str, Any]) -> Any:
     return config
 
 
-def from_folder(folder: str, change: Mapping[str, Any], *, hollow: bool = False) -> Decoder:
+def from_folder(
+    folder: str,
+    change: Mapping[str, Any],
+    *,
+    dropout: float | None = None,
+    hollow: bool = False,
+) -> Decoder:
     """Return the model of a checkpoint of `transformers` in fp32: a Llama or a GPT-2.
 
-    ``change``: settings of its configuration that are to be others (context extension); ``hollow``: as
-    in `new`. InputError if the folder holds no such model, or lacks weights.
+    ``change``: settings of its configuration that are to be others (context extension); ``dropout``: in
+    place of the checkpoint's; ``hollow``: as in `new`. InputError if the folder holds no such model, or
+    lacks weights.
     """
     path = Path(folder).expanduser()
     try:
@@ -272,6 +285,9 @@ def from_folder(folder: str, change: Mapping[str, Any], *, hollow: bool = False)
     config = _extended(folder, configured(lambda: make.from_pretrained(path), {}), change)
     if getattr(config, "quantization_config", None):
         raise InputError(f"{folder} holds quantised weights; give a checkpoint in bf16 or fp32")
+    if dropout is not None:
+        for name in DROPOUTS[kind]:
+            setattr(config, name, dropout)
     model = _unfilled(of, config, hollow)
     model.origin = Stored(folder, model)
     fill(model)
@@ -295,13 +311,19 @@ def _extended(folder: str, config: Any, change: Mapping[str, Any]) -> Any:
     tree["max_position_embeddings"] = change.get(
         "max_position_embeddings", config.max_position_embeddings
     )
+    if given := change.get("rope_scaling"):
+        # A checkpoint that was extended before knows what it was trained with; its other numbers are of
+        # its own way of scaling.
+        original = rope.get("original_max_position_embeddings", config.max_position_embeddings)
+        if given.get("rope_type") != rope["rope_type"]:
+            rope = {name: rope[name] for name in _OF_ANY_ROPE if name in rope}
+        rope |= given
+        if rope["rope_type"] in _REMEMBERING:
+            rope.setdefault("original_max_position_embeddings", original)
     if "rope_theta" in change:
         rope["rope_theta"] = change["rope_theta"]
-    if "rope_scaling" in change:
-        if change["rope_scaling"].get("rope_type") in _REMEMBERING:
-            rope["original_max_position_embeddings"] = config.max_position_embeddings
-        rope |= change["rope_scaling"]
     return configured(type(config).from_dict, {"config_dict": {**tree, "rope_parameters": rope}})
 
 
+_OF_ANY_ROPE = ("rope_type", "rope_theta", "partial_rotary_factor")
 _REMEMBERING = ("yarn", "longrope", "llama3")  # scalings that depend on the length trained before

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from schemas.errors import HeadraceError, InputError, UsageError
 from tests.trainer.evaluation.token_data import corpus, sentences, trained
-from trainer.evaluation import babi, language, registry
+from trainer.evaluation import babi, harness, language, registry
 
 SHIPPED = Path(__file__).parents[3] / "data/tasks"
 CONTEXT = 64
@@ -105,6 +106,7 @@ def test_perplexity_is_the_harness_s_rolling_one(
         (("{{context}}", "{{contxt}}"), InputError, "cannot run it: UndefinedError.*contxt"),
         (("{{context}}", "{{context"), InputError, "cannot run it: TemplateSyntaxError"),
         (("metric_list:", "metric_list: ["), InputError, "cannot run it"),
+        (("metric: acc", "metric: acc2"), UsageError, "metric acc2 is none of the harness's own"),
     ],
 )  # fmt: skip
 def test_a_task_that_cannot_run_is_named(
@@ -119,6 +121,31 @@ def test_a_task_that_cannot_run_is_named(
     with pytest.raises(error, match=said) as caught:
         registry.evaluate(loaded, "harness", {"tasks": str(file)})
     assert "lambada.yaml" in str(caught.value)
+
+
+def test_nothing_reaches_for_the_network(
+    loaded: language.LanguageModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the library was imported before, and the variables come too late."""
+    import huggingface_hub
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"looked up {args[0]}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    tried: list[str] = []
+    files = harness.files
+
+    def looking(given: str) -> list[Path]:
+        try:
+            huggingface_hub.hf_hub_download("org/set", "x.json")
+        except Exception as error:
+            tried.append(type(error).__name__)
+        return files(given)
+
+    monkeypatch.setattr(harness, "files", looking)
+    registry.evaluate(loaded, "harness", {"tasks": str(tasks / "lambada.yaml")})
+    assert tried == ["LocalEntryNotFoundError"]
 
 
 def test_names_of_tasks_are_no_files(loaded: language.LanguageModel, tmp_path: Path) -> None:

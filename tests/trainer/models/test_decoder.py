@@ -260,6 +260,37 @@ def test_the_context_is_extended(tmp_path: Path) -> None:
     assert again.rope_parameters == yarn.config.rope_parameters
 
 
+def test_an_extended_checkpoint_remembers_what_it_was_trained_with(tmp_path: Path) -> None:
+    """Against the library's own frequencies for a Llama 3 whose first length was 16."""
+    scaled = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    made = {**scaled, "original_max_position_embeddings": 16}
+    small("llama", context=32, rope_theta=1e4, rope_scaling=made).save_pretrained(tmp_path)
+    model = built(
+        init_from=str(tmp_path), context=64, rope_scaling={"rope_type": "llama3", "factor": 4.0}
+    )
+    rope = model.config.rope_parameters
+    assert rope["original_max_position_embeddings"] == 16 and rope["low_freq_factor"] == 1.0
+    wanted = transformers.AutoConfig.from_pretrained(tmp_path)
+    wanted.rope_parameters = {**wanted.rope_parameters, "factor": 4.0}
+    library = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(wanted)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, library.inv_freq)
+    linear = built(
+        init_from=str(tmp_path), context=64, rope_scaling={"rope_type": "linear", "factor": 4.0}
+    )
+    assert set(linear.config.rope_parameters) == {"rope_type", "rope_theta", "factor"}
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_dropout_of_a_checkpoint_is_its_own_or_the_one_given(family: str, tmp_path: Path) -> None:
+    model = small(family, dropout=0.25)
+    model.save_pretrained(tmp_path)
+    names = ("attention_dropout",) if family == "llama" else ("resid_pdrop", "attn_pdrop")
+    for given, wanted in ((None, 0.25), (0.0, 0.0), (0.5, 0.5)):
+        changed = {} if given is None else {"dropout": given}
+        config = built(init_from=str(tmp_path), **changed).config
+        assert [getattr(config, name) for name in names] == [wanted] * len(names)
+
+
 def test_too_long_a_sequence_is_refused() -> None:
     model = small("llama", context=16)
     with pytest.raises(UsageError, match=r"17 tokens is longer than the 16 positions.*context="):
@@ -278,6 +309,7 @@ def test_too_long_a_sequence_is_refused() -> None:
         ({"size": "tiny", "shape": LLAMA | {"num_attention_heads": 5}}, "not a multiple"),
         ({"size": "tiny", "shape": LLAMA, "rope_scaling": {"rope_type": "new"}}, "rope_type=new"),
         ({"size": "tiny", "shape": LLAMA, "rope_scaling": {"rope_type": "linear"}}, "factor"),
+        ({"size": "tiny", "rope_scaling": {"rope_type": "dynamic"}}, "dynamic changes nothing"),
         ({"size": "tiny"}, "vocabulary is its tokenizer's"),
     ],
 )
