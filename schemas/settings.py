@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,8 +15,20 @@ from schemas.errors import UsageError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class Typed(list[Any]):
+    """A list of the command line, and the word as it was typed: a setting of text takes that."""
+
+    def __init__(self, values: Iterable[Any], raw: str) -> None:
+        super().__init__(values)
+        self.raw = raw
+
+
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """``["p=0.06", "columns.text=TEXT"]`` -> nested dict; values are read as YAML scalars or lists."""
+    """``["p=0.06", "columns.text=TEXT"]`` -> nested dict; values are read as YAML scalars or lists.
+
+    A value in quotes is the text in them; a list is a :class:`Typed`, which ``build`` reads as text
+    where the setting is text, as in ``eos=[SEP]``.
+    """
     tree: dict[str, Any] = {}
     for word in words:
         path, equals, raw = word.partition("=")
@@ -26,7 +38,11 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             value = yaml.safe_load(raw) if raw else ""
         except yaml.YAMLError:
             value = raw
-        if not isinstance(value, bool | int | float | list | type(None)):
+        if isinstance(value, list):
+            value = Typed(value, raw)
+        elif isinstance(value, str) and raw[:1] in ("'", '"') and raw[-1:] == raw[:1]:
+            pass  # the text in the quotes
+        elif not isinstance(value, bool | int | float | type(None)):
             value = raw  # text stays as typed: no dates, no mappings
         _set(tree, path.split("."), value, word)
     return tree
@@ -88,11 +104,39 @@ def build(
 
     The message ends with where to look: the command `see` with the recipe's name, or ``hint``.
     """
+    tree = dict(tree)
     try:
-        return model.model_validate(dict(tree))
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            if not (plain := _as_typed(tree, error)):
+                raise
+            return model.model_validate(plain)
     except ValidationError as error:
         where = hint or f"see `{see} {recipe}`"
         raise UsageError(f"{_explain(model, error, recipe)} ({where})") from None
+
+
+def _as_typed(tree: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The tree with those lists as text that text was expected of; {} if there is none such."""
+    found: dict[str, Any] = {}
+    for fault in error.errors(include_url=False):
+        if fault["type"] == "string_type" and isinstance(fault["input"], Typed):
+            over: Any = fault["input"].raw
+            for part in reversed(_place(tree, fault["loc"])):
+                over = {part: over}
+            found = merge(found or tree, over)
+    return found
+
+
+def _place(tree: Any, loc: Sequence[str | int]) -> list[str]:
+    """The keys of a fault's place that the tree has; pydantic adds the branches of unions."""
+    found = []
+    for part in loc:
+        if isinstance(tree, Mapping) and part in tree:
+            found.append(str(part))
+            tree = tree[part]
+    return found
 
 
 def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str:
@@ -108,10 +152,39 @@ def _explain(model: type[BaseModel], error: ValidationError, recipe: str) -> str
         elif fault["type"] == "value_error":
             lines.append(str(fault["ctx"]["error"]))
         elif fault["type"] == "model_type":
-            inner = [known for known in _known(model) if known.startswith(f"{name}.")]
-            lines.append(
-                f"{name}={fault['input']!r}: {name} is a group of settings; give {', '.join(inner)}"
-            )
+            lines.append(_group_expected(model, fault["loc"], fault["input"]))
         else:
             lines.append(f"{name}={fault['input']!r}: {fault['msg']}")
-    return "; ".join(lines)
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _group_expected(model: type[BaseModel], loc: Sequence[str | int], value: object) -> str:
+    """What to give where a group of settings is expected, or a list of them."""
+    name = ".".join(str(part) for part in loc)
+    inner = _model_at(model, loc)
+    if isinstance(loc[-1], int) and inner is not None:
+        parent = name.rpartition(".")[0]
+        keys = [key for key, info in inner.model_fields.items() if info.is_required()]
+        keys = keys or list(inner.model_fields)
+        example = ", ".join(f"{key}: ..." for key in keys)
+        return (
+            f"{name}={value!r}: each of {parent} is a group of settings "
+            f"({', '.join(inner.model_fields)}); give {parent}='[{{{example}}}, ...]'"
+        )
+    known = _known(inner, f"{name}.") if inner is not None else []
+    return f"{name}={value!r}: {name} is a group of settings; give {', '.join(known)}"
+
+
+def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The group of settings at a place, in lists, mappings and unions too."""
+    here: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, str) and here is not None and part in here.model_fields:
+            here = _group_in(here.model_fields[part].annotation)
+    return here
+
+
+def _group_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _group_in(a))), None)
