@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def export(run: str, to: str | None = None, replace: bool = False) -> Path:
-    """Write a run's latest checkpoint as a folder of `transformers`; return its path.
+def export(run: str, to: str | None = None, replace: bool = False, step: int | None = None) -> Path:
+    """Write a run's checkpoint of a step, the latest if None, as a folder of `transformers`; return its
+    path.
 
     ``to``: a local folder (default: RUN/export). ConflictError if it exists and ``replace`` is not
     given; with ``replace`` only a former export is replaced, and evaluations in it go too. UsageError
-    for a place that is not local, InputError if the run cannot be read.
+    for a place that is not local and a step without checkpoint, InputError if the run cannot be read.
     """
     description = read_run(run)
     target = _target(run, to)
     _check_free(target, replace)
-    loaded = load(run)
+    loaded = load(run, step=step)
     with _appearing(target) as folder:
         loaded.model.to("cpu")
         with quiet():

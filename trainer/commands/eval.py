@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", metavar="FOLDER", help="write FOLDER/eval/NAME.json (default: PLACE's)"
     )
     parser.add_argument(
+        "--step",
+        metavar="N",
+        type=int,
+        help="a run's checkpoint of this step (default: the latest); its results go to "
+        "PLACE/eval/step-N unless --to says otherwise",
+    )
+    parser.add_argument(
         "--against",
         metavar="PLACE",
         help="also the difference to PLACE's result of the same evaluation, paired by class",
@@ -56,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, write the result and print it; exit code 0, or 1 if a check fails."""
     from schemas.errors import UsageError
     from schemas.settings import parse_overrides
+    from schemas.storage import storage
     from trainer.evaluation import comparison, registry
 
     if not 1 <= args.batch <= 4096:
@@ -68,10 +76,13 @@ def run(args: argparse.Namespace) -> int:
 
     from trainer.evaluation.language import load
 
-    result = registry.evaluate(load(args.place, args.batch), args.name, settings)
+    result = registry.evaluate(load(args.place, args.batch, args.step), args.name, settings)
     if other is not None:
         result["against"] = comparison.against(result, other, args.against)
-    path = registry.write(result, args.to or args.place)
+    place = args.place
+    if args.step is not None:  # a run's own eval/ says what its latest checkpoint is worth
+        place = storage(place).at("eval", f"step-{args.step:08}").url
+    path = registry.write(result, args.to or place)
     print("\n".join(registry.table(result)))
     print(f"\n{path}")
     if args.above_chance:

@@ -16,6 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's output directory, or a folder of transformers with Llama or GPT-2",
     )
     parser.add_argument(
+        "--step",
+        metavar="N",
+        type=int,
+        help="a run's checkpoint of this step (default: the latest)",
+    )
+    parser.add_argument(
         "settings",
         metavar="key=value",
         nargs="*",
@@ -37,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             tree["prompt"] = word.removeprefix("prompt=")
     hint = f"settings: {', '.join(Settings.model_fields)}"
     settings = build(Settings, tree, "generate", hint=hint)
-    loaded = load_language(args.place)
+    loaded = load_language(args.place, step=args.step)
     before = start(loaded, settings)
     for sample in range(settings.samples):
         if settings.samples > 1:

@@ -33,7 +33,7 @@ from trainer.engine.checkpoint_state import EngineState, place
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Writing", "begin", "latest", "prune", "read_weights", "restore", "save"]
+__all__ = ["Writing", "at_step", "begin", "latest", "prune", "read_weights", "restore", "save"]
 
 
 def restore(folder: Storage, name: str, engine: Any) -> dict[str, Any]:
@@ -65,6 +65,19 @@ def latest(folder: Storage) -> str | None:
     """
     found = pointed(folder)
     return found or next(reversed(committed(folder)), None)
+
+
+def at_step(folder: Storage, step: int) -> str:
+    """Return the checkpoint of a step. UsageError if it is not there whole; it lists those that are."""
+    name = f"step-{step:08}"
+    known = committed(folder)
+    if name not in known:
+        steps = ", ".join(str(int(one.removeprefix("step-"))) for one in known) or "none"
+        raise UsageError(
+            f"--step {step}: {folder.url} has no checkpoint of this step; it has: {steps}. Give one of "
+            "them, or leave --step out for the latest (checkpoint.milestones= of a run keeps more)"
+        )
+    return name
 
 
 def prune(folder: Storage, keep: int, milestones: int | None = None) -> None:

@@ -7,7 +7,7 @@ Nothing is downloaded and no code or pickle of a folder is run: weights come fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import HeadraceError, InputError, UsageError
-from schemas.storage import storage
+from schemas.storage import Storage, storage
 from trainer.evaluation import loading
 from trainer.evaluation.progress import Progress
 
@@ -127,40 +127,50 @@ class LanguageModel:
         return logs, best
 
 
-def load(place: str | Path, batch: int = 64) -> LanguageModel | loading.Loaded:
+def load(
+    place: str | Path, batch: int = 64, step: int | None = None
+) -> LanguageModel | loading.Loaded:
     """Load a run or a folder of `transformers`, with whichever kind of model it has.
 
-    InputError if the place is neither, or lacks a part; the message says what was looked for.
+    ``step``: of a run's checkpoint, the latest if None; UsageError for one that is not there. InputError
+    if the place is neither, or lacks a part; the message says what was looked for.
     """
     from trainer.models.decoder_model import CLASSES
 
     root = storage(place)
     if root.exists(loading.RUN):
         if loading.read_run(place)["config"]["model"].get("name") == "decoder":
-            return of_run(place, batch)
-    elif root.is_local and root.exists("config.json") and _model_type(root.url) in CLASSES:
+            return of_run(place, batch, step)
+        return _at_step(loading.load(place, batch), root, step)
+    if step is not None:
+        raise UsageError(
+            f"--step {step}: {place} is not a run of `trainer launch` (it has no {loading.RUN}), and only "
+            "a run has checkpoints of steps: give its output directory, or leave --step out"
+        )
+    if root.is_local and root.exists("config.json") and _model_type(root.url) in CLASSES:
         return of_folder(Path(root.url), batch)
     return loading.load(place, batch)
 
 
-def load_language(place: str | Path, batch: int = 64) -> LanguageModel:
+def load_language(place: str | Path, batch: int = 64, step: int | None = None) -> LanguageModel:
     """Load as `load`. InputError if it is no language model."""
-    found = load(place, batch)
+    found = load(place, batch, step)
     if not isinstance(found, LanguageModel):
         raise InputError(f"{place} has an image-text model: give a language model's run or folder")
     return found
 
 
-def of_run(place: str | Path, batch: int = 64) -> LanguageModel:
-    """Load the latest checkpoint of a run directory."""
+def of_run(place: str | Path, batch: int = 64, step: int | None = None) -> LanguageModel:
+    """Load a run directory's checkpoint of a step, the latest if None."""
     from trainer import data_tokenizer
     from trainer.config import RunConfig, part
-    from trainer.engine.checkpoint import latest, read_weights
+    from trainer.engine.checkpoint import at_step, latest, read_weights
     from trainer.protocols import Parts
 
     root = storage(place)
     run = loading.read_run(place)
-    checkpoint = latest(root.at("checkpoints"))
+    folder = root.at("checkpoints")
+    checkpoint = latest(folder) if step is None else at_step(folder, step)
     if checkpoint is None:
         raise InputError(f"{place} has no checkpoint yet; let the run go on until it has saved one")
     config = RunConfig.model_validate(run["config"])
@@ -170,7 +180,7 @@ def of_run(place: str | Path, batch: int = 64) -> LanguageModel:
     with loading.quiet():
         model = module.build(settings, config, Parts(tokenizer=tokenizer))
     try:
-        model.load_state_dict(read_weights(root.at("checkpoints"), checkpoint), strict=True)
+        model.load_state_dict(read_weights(folder, checkpoint), strict=True)
     except RuntimeError as error:
         raise InputError(
             f"{place}: {checkpoint} is a checkpoint of another model than that of {loading.RUN}: "
@@ -223,6 +233,18 @@ def vocabulary(config: RunConfig) -> int | None:
 
 
 # -- helpers -------------------------------------------------------------------------------
+
+
+def _at_step(loaded: loading.Loaded, run: Storage, step: int | None) -> loading.Loaded:
+    """An image-text run's model with the weights of another checkpoint than its latest."""
+    from trainer.engine.checkpoint import at_step, read_weights
+
+    if step is None:
+        return loaded
+    folder = run.at("checkpoints")
+    name = at_step(folder, step)
+    loaded.model.load_state_dict(read_weights(folder, name), strict=True)
+    return replace(loaded, facts={**loaded.facts, "checkpoint": name})
 
 
 def _eos_of_data(config: RunConfig, tokenizer: Any) -> int | None:

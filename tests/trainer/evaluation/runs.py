@@ -53,7 +53,7 @@ def curated(root: Path, records: int = 60, broken: int | None = None) -> Path:
     return root
 
 
-def trained(output: Path, dataset: Path) -> Path:
+def trained(output: Path, dataset: Path, *more: str) -> Path:
     """Train the tiny recipe for two steps; the run directory."""
     from trainer.config import load
     from trainer.engine.run import train
@@ -61,5 +61,5 @@ def trained(output: Path, dataset: Path) -> Path:
 
     words = [f"data.path={dataset}", f"output={output}", "length.steps=2", "batch.size=16"]
     words += ["schedule.warmup=1", "tokenizer.vocabulary=500", "loaders=0", "seed=7"]
-    assert train(load("metaclip2-tiny", words), Place()) == 0
+    assert train(load("metaclip2-tiny", [*words, *more]), Place()) == 0
     return output
