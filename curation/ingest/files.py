@@ -81,8 +81,9 @@ def _stamp(info: Mapping[str, Any]) -> str:
     return f"size:{info.get('size')}"
 
 
-def look(path: str) -> File:
-    """Size and stamp of one file. Raises InputError if it is absent or not a file."""
+def look(path: str, setting: str = "the input option") -> File:
+    """Size and stamp of one file. Raises InputError, which names the setting, if it is absent or not a
+    file."""
     try:
         if is_remote(path):
             fs, key = _filesystem(path)
@@ -95,7 +96,7 @@ def look(path: str) -> File:
             raise InputError(f"{path} is not a regular file; give files, directories or globs")
         return File(_local(path), stat.st_size, f"stat:{stat.st_ino}:{stat.st_mtime_ns}")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the input option") from None
+        raise InputError(f"{path}: no such file; check {setting}") from None
     except PermissionError as error:
         raise InputError(f"{path}: not readable ({error.strerror or error})") from None
 

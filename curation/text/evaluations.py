@@ -13,12 +13,15 @@ from curation.ingest.jsonl import sample_keys
 from curation.ingest.parquet import open_parquet
 from curation.ingest.sources import Pinned
 from curation.text.options import LINES, TextOptions
-from curation.text.plan import format_of, plan_texts
+from curation.text.plan import TEXT_COLUMNS, format_of, plan_texts
 from curation.text.reading import raw_texts
 from curation.text.sources import find_texts
 from schemas.errors import InputError
 
 Named = tuple[tuple[str, File], ...]
+
+_ASKED = ("question", "answer", "prompt", "problem", "solution", "passage", "query")
+# Usual columns of evaluation sets, which the advice of an error names.
 
 
 def find_evaluations(given: str | Sequence[str] | Mapping[str, str]) -> Named:
@@ -71,15 +74,31 @@ def _strings(table: pa.Table, path: str) -> pa.ChunkedArray:
         raise InputError(f"decontaminate: {path} holds text that is not valid UTF-8") from None
 
 
+def check_columns(files: Sequence[File], columns: Sequence[str]) -> None:
+    """Raises InputError for an evaluation set without a column to read: before a run, not after its
+    first stage. Cost: the footer of a Parquet file, the beginning of another."""
+    for file in files:
+        _columns(file, columns)
+
+
 def _columns(file: File, wanted: Sequence[str]) -> list[str]:
     form = format_of(file, "auto")
-    if form == "text" or not wanted:
+    if form == "text":
         return [""]
     if form == "parquet":
         with open_parquet(file.path) as parquet:
             names = list(parquet.schema_arrow.names)
     else:
         names = sample_keys(file.path, TextOptions().max_line_bytes)
+    if not wanted:
+        if not any(name.lower() in TEXT_COLUMNS for name in names):
+            raise InputError(
+                f"decontaminate: {file.path} has no column that is known to hold texts "
+                f"({', '.join(TEXT_COLUMNS)}). It has: {', '.join(names[:40])}. Name those of the "
+                "evaluation set, as in contamination.columns="
+                f"{','.join([n for n in names if n.lower() in _ASKED] or ['question', 'answer'])}"
+            )
+        return [""]
     found = [name for name in wanted if name in names]
     if not found:
         raise InputError(

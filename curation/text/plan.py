@@ -21,6 +21,9 @@ from schemas.errors import InputError
 TEXT_COLUMNS = ("text", "content", "document", "raw_content", "body")
 """Names by which the column of texts is chosen, best first, in any case."""
 
+MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
+"""Usual names of a column of conversations; none is chosen without being named."""
+
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".csv")
 _HEAD = 64 * 1024
 
@@ -200,9 +203,20 @@ def _choose(names: Sequence[str], options: TextOptions, path: str) -> Columns:
     if not text:
         raise InputError(
             f"{path} has no column that is known to hold texts ({', '.join(TEXT_COLUMNS)}). It has: "
-            f"{', '.join(names[:40])}. Name yours with columns.text=NAME"
+            f"{', '.join(names[:40])}. Name yours with {_fix(names)}"
         )
     return Columns(text, "", source, language)
+
+
+def _fix(names: Sequence[str]) -> str:
+    """The settings for a file without a column of texts: conversations are rendered."""
+    for name in names:
+        if name.lower() in MESSAGE_COLUMNS:
+            return (
+                f"columns.messages={name} chat_template=tokenizer (or a Jinja file) if it holds "
+                "conversations, else with columns.text=NAME"
+            )
+    return "columns.text=NAME"
 
 
 def _choose_typed(schema: pa.Schema, options: TextOptions, path: str) -> Columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,6 +150,12 @@ def _pieces(unit: TextUnit, options: TextOptions, stream: Any) -> Iterator[Piece
         stream.seek(lead(separator, start))
     if not jsonl and options.split_on == PARAGRAPHS:
         yield from paragraphs(pieces(stream, separator, limit, start), limit, start, end)
+        return
+    if separator is None:
+        # A file without a byte is a document too, which is counted as empty.
+        yield from itertools.chain(
+            [next(whole := pieces(stream, separator, limit), Piece(0, b"", 0))], whole
+        )
         return
     for piece in pieces(stream, separator, limit, start, end):
         if (jsonl or options.split_on == LINES) and not piece.error and not piece.data.strip():

@@ -15,21 +15,36 @@ from schemas.storage import storage
 _TABLES = (".parquet",)
 _STREAMS = (".jsonl", ".ndjson", ".txt", ".text")
 _PACKED = ("", ".gz", ".zst", ".bz2", ".xz")
+_PLAIN = (".txt", ".text")
 SUFFIXES = (*_TABLES, *(stream + packed for packed in _PACKED for stream in _STREAMS))
 """Names that are read from a directory; a file that is named by itself may have any."""
 
 
-def find_texts(inputs: str | Sequence[str], setting: str = "input") -> list[File]:
+def find_texts(
+    inputs: str | Sequence[str], setting: str = "input", empty: bool = False
+) -> list[File]:
     """Files of an input, each once, by path: files, directories, globs, URLs, committed datasets.
 
+    ``empty``: plain text files without a byte are taken beside others, as documents without text.
     Raises InputError naming the path and the fix for what is absent, empty, or matches nothing.
     """
+    return find_each([(setting, inputs)], empty)
+
+
+def find_each(inputs: Sequence[tuple[str, str | Sequence[str]]], empty: bool = False) -> list[File]:
+    """As :func:`find_texts`, of several (setting, its paths)."""
     found: dict[str, File] = {}
-    for path in paths_of(inputs, setting):
-        for file in _files(path, setting):
-            found.setdefault(file.path, file)  # named twice is not read twice
+    for setting, given in inputs:
+        for path in paths_of(given, setting):
+            for file in _files(path, setting):
+                found.setdefault(file.path, file)  # named twice is not read twice
     if not found:
-        raise InputError(f"{setting}= is empty: name files, directories, globs or URLs")
+        names = " and ".join(f"{setting}=" for setting, _ in inputs)
+        raise InputError(f"{names} is empty: name files, directories, globs or URLs")
+    nothing = not any(file.bytes for file in found.values())
+    for path in sorted(found):
+        if nothing or not (empty and path.lower().endswith(_PLAIN)):
+            with_content(found[path])
     return [found[path] for path in sorted(found)]
 
 
@@ -78,7 +93,7 @@ def unrun(found: Sequence[Sequence[str | int]]) -> list[str]:
 
 def _files(path: str, setting: str) -> Iterator[File]:
     if not fs.is_directory(path):
-        yield with_content(fs.look(path))
+        yield fs.look(path, f"{setting}=")
         return
     place = storage(path)
     if place.exists("manifest.json"):
@@ -92,5 +107,4 @@ def _files(path: str, setting: str) -> Iterator[File]:
             f"({', '.join((*_TABLES, *_STREAMS))}, also with {', '.join(_PACKED[1:])}): name the "
             "files with a glob, or check the path"
         )
-    for file in files:
-        yield with_content(file)
+    yield from files

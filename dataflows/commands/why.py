@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 HELP = "say what became of a pair, an image, a URL or a document, and by which number"
 
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
+_POSITION = (
+    "the byte at which its record begins in the decompressed file (JSONL, text), or its row (Parquet), "
+    "counted from 0"
+)
 _HEX64 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -27,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id",
         metavar="ID",
         help="pair id or image id (32 hex digits), SHA-256 of an image, or URL; of a tokens run a "
-        "document id (32 hex digits), or FILE:POSITION",
+        f"document id (32 hex digits), or FILE:POSITION, {_POSITION}",
     )
     parser.add_argument(
         "--with",
@@ -95,11 +99,12 @@ def _of_tokens(run: Run, output: str, text: str) -> int:
     if place is None and not _HEX32.fullmatch(text):
         raise UsageError(
             f"{terminal(text)}: give a document's id (32 hex digits, as in the column doc_id) or "
-            "FILE:POSITION, the end of an input's path and a position"
+            f"FILE:POSITION, the end of an input's path and {_POSITION}"
         )
     told = by_id(run, bytes.fromhex(text)) if place is None else by_place(run, place)
     if not told:
-        raise InputError(f"{terminal(text)} is nowhere in the input of {output}")
+        hint = "" if place is None else f": give {_POSITION}"
+        raise InputError(f"{terminal(text)} is nowhere in the input of {output}{hint}")
     for number, one in enumerate(told):
         print(
             f"{chr(10) if number else ''}document {one.pair.hex() if one.pair else 'without an id'}"

@@ -156,6 +156,24 @@ REFUSED: dict[str, tuple[dict[str, bytes], list[str], int, list[str]]] = {
         3,
         ["contamination.columns=question", "It has: q"],
     ),
+    "an evaluation set of questions": (
+        {"a.txt": b"x", "quiz/b.jsonl": b'{"question": "x", "answer": "y"}'},
+        ["input={place}/a.txt", "decontaminate={place}/quiz"],
+        3,
+        ["quiz/b.jsonl has no column", "contamination.columns=question,answer"],
+    ),
+    "conversations without a template": (
+        {"a.jsonl": b'{"id": 1, "messages": []}'},
+        [],
+        3,
+        ["columns.messages=messages chat_template=tokenizer"],
+    ),
+    "an absent source": (
+        {"a.txt": b"x"},
+        ["input=", "sources.wiki={place}/a.txt,{place}/b"],
+        3,
+        ["in/b: no such file; check sources.wiki="],
+    ),
     "output in the input": ({"a.txt": b"x"}, ["output={place}/out"], 2, ["lies inside input="]),
 }
 
@@ -172,6 +190,9 @@ def test_refused_with_the_value_and_the_fix(name: str, tmp_path: Path, tokenizer
     for setting in settings:
         key, _, value = setting.format(place=folder).partition("=")
         given[key] = value
-    code, text = dataflows("run", "tokens", *(f"{key}={value}" for key, value in given.items()))
+    words = [f"{key}={value}" for key, value in given.items() if value]
+    code, text = dataflows("run", "tokens", *words)
     assert (code, [part for part in said if part not in text]) == (expected, []), text
+    if name.startswith(("an evaluation", "conversations")):
+        assert not Path(given["output"], "documents", "manifest.json").exists()  # before any work
     assert not Path(given["output"], "tokens", "manifest.json").exists()

@@ -124,7 +124,9 @@ def test_why_a_document_is_contaminated_or_rejected(made: Path) -> None:
     [
         ("f" * 32, 3, "is nowhere in the input"),
         ("f" * 31, 2, "give a document's id (32 hex digits"),
+        ("f" * 31, 2, "the byte at which its record begins in the decompressed file (JSONL, text)"),
         ("pool.jsonl:7", 3, "is nowhere in the input"),
+        ("pool.jsonl:7", 3, "or its row (Parquet), counted from 0"),
         ("other.jsonl:7", 3, "other.jsonl is no input of the run"),
     ],
 )

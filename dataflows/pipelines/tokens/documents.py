@@ -48,7 +48,7 @@ def renderer_of(config: Mapping[str, Any], template: str) -> Render | None:
 
 def planned(config: Mapping[str, Any], pins: Sequence[Mapping[str, Any]]) -> list[TextUnit]:
     """What to read of pinned files. Raises InputError for a file that is not as it was pinned."""
-    pinned = pin_texts(find_texts([str(pin["path"]) for pin in pins]))
+    pinned = pin_texts(find_texts([str(pin["path"]) for pin in pins], empty=True))
     check_same(pinned, pins)
     return plan_texts(pinned, unrun(config["sources"]), TextOptions.from_json(config["options"]))
 

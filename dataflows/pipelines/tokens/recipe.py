@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from curation.metaclip2.language import LID_CODES, MODEL_LICENCE
 from curation.text import filters as quality
 from curation.text.contamination import ContaminationOptions
-from curation.text.evaluations import find_evaluations
+from curation.text.evaluations import check_columns, find_evaluations
 from curation.text.exact import NORMALISED
 from curation.text.near import NearOptions
 from curation.text.options import TextOptions
-from curation.text.sources import find_texts, pin_texts, runs, source_names
+from curation.text.sources import find_each, pin_texts, runs, source_names
 from dataflows.engine.stage import Graph, Stage
 from dataflows.pipelines.inputs import check_apart, split_input
 from dataflows.pipelines.tokens.groups import Columns, Contamination, Near
@@ -44,7 +44,7 @@ class Config(BaseModel):
     )
     sources: dict[str, str] = Field(
         default_factory=dict,
-        description="sources.NAME=files: names the source; else it is the directory of a file",
+        description="sources.NAME=files, as in input=: names the source; else it is the directory of a file",
     )
     output: str = Field(description="directory of the run: one dataset a stage")
     tokenizer: str = Field(description="a tokenizer.json, a directory that holds one, or train")
@@ -210,10 +210,13 @@ def _tokenizer(config: Config) -> dict[str, Any]:
 
 
 def _documents(config: Config, tokenizer: dict[str, Any]) -> Stage:
-    inputs = split_input(config.input or list(config.sources.values()))
-    if not inputs:
+    given: dict[str, str | list[str]] = {"input": config.input} if config.input else {}
+    if not given:  # with input=, sources.NAME= only name what lies in them
+        given = {f"sources.{name}": paths for name, paths in config.sources.items()}
+    inputs = {setting: split_input(paths) for setting, paths in given.items()}
+    if not any(inputs.values()):
         raise UsageError("input= is empty: name files, directories, globs or URLs of texts")
-    check_apart(inputs, config.output)
+    check_apart([path for paths in inputs.values() for path in paths], config.output)
     names = {name: value or "" for name, value in config.columns.model_dump().items()}
     options = TextOptions(
         format=config.format,
@@ -223,7 +226,7 @@ def _documents(config: Config, tokenizer: dict[str, Any]) -> Stage:
         limit=config.limit,
         **names,
     )
-    files = find_texts(inputs)
+    files = find_each(list(inputs.items()), empty=True)
     pinned = pin_texts(files)
     semantic: dict[str, Any] = {
         "options": options.to_json(),
@@ -294,6 +297,7 @@ def _contamination(config: Config) -> Stage:
     rule = config.contamination.model_dump()
     columns = rule.pop("columns")
     found = find_evaluations(config.decontaminate or "")
+    check_columns([file for _, file in found], columns)
     pinned = pin_texts([file for _, file in found])
     return Stage(
         "contamination",
