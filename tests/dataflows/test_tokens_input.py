@@ -59,3 +59,39 @@ def test_a_file_without_a_byte_is_an_empty_document(tmp_path: Path, tokenizer: P
         "run", "tokens", f"input={tmp_path}/in", f"tokenizer={tokenizer}", f"output={tmp_path}/no"
     )
     assert code == 3 and "c.parquet is empty (0 bytes)" in said
+
+
+def warned(output: Path, said: str) -> str:
+    """The one warning of the tokens, which the run says and the page shows."""
+    (line,) = dataset(output).manifest.warnings
+    assert f"warning: {line}" in said
+    page = output.parent / f"{output.name}.html"
+    assert dataflows("report", str(output), "--out", str(page))[0] == 0
+    assert line.partition(":")[0] in page.read_text()
+    return line
+
+
+def test_a_data_set_without_a_document_is_warned_of(tmp_path: Path, tokenizer: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [prose(seed) for seed in range(5)])
+    settings = (f"input={tmp_path}/in.jsonl", f"tokenizer={tokenizer}")
+    said = run(*settings, "rules.min_words=1000", f"output={tmp_path}/none")
+    assert dataset(tmp_path / "none").manifest.rows == 0
+    assert "the filters kept none of the input" in warned(tmp_path / "none", said)
+    said = run(
+        *settings,
+        f"decontaminate={tmp_path}/in.jsonl",
+        "on_contamination=drop",
+        f"output={tmp_path}/dropped",
+    )
+    assert "kept none stayed (5 contaminated)" in warned(tmp_path / "dropped", said)
+
+
+def test_a_data_set_without_validation_is_warned_of(tmp_path: Path, tokenizer: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [prose(seed) for seed in range(10)])
+    settings = (f"input={tmp_path}/in.jsonl", f"tokenizer={tokenizer}")
+    said = run(*settings, "validation=0.0001", f"output={tmp_path}/out")
+    line = warned(tmp_path / "out", said)
+    assert "validation=0.0001 held none of 10 out" in line and "as validation=0.5" in line
+    for share in ("0", "0.5"):
+        run(*settings, f"validation={share}", f"output={tmp_path}/{share}")
+        assert dataset(tmp_path / share).manifest.warnings == []

@@ -12,6 +12,7 @@ from curation.text.documents import TRAIN, VALIDATION
 from curation.text.tokenising import BLOB, Facts, digest_of, load_tokenizer, tokenise, unknown_bytes
 from dataflows.engine.stage import JobContext, Unit
 from dataflows.pipelines.tokens.staying import Gone, gate, staying
+from dataflows.pipelines.tokens.warned import Warned
 from dataflows.pipelines.tokens.with_blob import Carried, RunWithBlob
 from dataflows.transforms.reading import DatasetUnits, Ref
 from dataflows.transforms.sink import Sink
@@ -89,7 +90,7 @@ class _Tokenise:
                 yield made
 
 
-def tokens(context: JobContext, sink: Sink) -> RunWithBlob:
+def tokens(context: JobContext, sink: Sink) -> Warned:
     """Shard by shard, without a shuffle. Raises CheckFailed if the gate of evaluation sets fails."""
     gate(context)
     config = context.config
@@ -102,7 +103,7 @@ def tokens(context: JobContext, sink: Sink) -> RunWithBlob:
         config["parse_special"],
     )
     units = _Splits(Ref.of(context.inputs["documents"]), config["validation"])
-    return RunWithBlob(units, step, tokenizer, sink)
+    return Warned(RunWithBlob(units, step, tokenizer, sink), config["validation"])
 
 
 def _tokenizer_path(context: JobContext) -> Path:
