@@ -7,6 +7,7 @@ from dataclasses import replace
 from curation.page.numbers import percent, share, whole
 from dataflows.report.model import Change, FallRow, Flow, Funnel
 from dataflows.report.source import Run
+from dataflows.report.stopped import flow as stopped
 from schemas.table_schemas import SCHEMAS
 
 _LOSSES = ("rejected", "merged", "sampled_out")
@@ -24,9 +25,14 @@ def funnel(run: Run, found: tuple[Flow, ...]) -> Funnel | None:
     source = "the input datasets" if start is None or start.manifest.parents else "the input files"
     came = "came in" if f"{unit}s" == chain[0].stage else f"{chain[0].stage} read"
     first = (f"{unit}s that {came}", f"from {source}")
-    rows, left = _fall(chain, first, ("in the dataset", "what a reader gets", head))
+    last, what = ("in the dataset", "what a reader gets", head), f"rows in {head}"
+    if halt := stopped(run):
+        chain, rows_out = [*chain, *halt], halt[-1].out
+        last = ("without shared text", "what on_contamination=drop goes on with", halt[-1].stage)
+        what = f"{unit}s that share no text with evaluation sets; the run stopped here"
+    rows, left = _fall(chain, first, last)
     good = left == chain[-1].out == rows_out and not any(f.balance for f in chain)
-    verdict = _verdict(chain, left, rows_out, f"rows in {head}")
+    verdict = _verdict(chain, left, rows_out, what)
     return Funnel(unit, rows, _lede(chain), verdict, good)
 
 

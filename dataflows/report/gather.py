@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curation.page.names import language_name
 from curation.page.numbers import percent, share, size, whole
-from dataflows.report import lineage
+from dataflows.report import lineage, stopped
 from dataflows.report.balance import balance
 from dataflows.report.estimates import knob
 from dataflows.report.fetching import fetching
@@ -54,7 +54,7 @@ def gather(run: Run) -> Report:
         head=next(stage for stage in facts if stage.name == run.head),
         tiles=(*_tiles(run, langs, heads_and_tails, fall), *tiles(run)),
         lede=documents.lede if documents is not None else _lede(run, langs, fall),
-        warnings=(*lineage.warnings(run), *faults(all_flows)),
+        warnings=(*stopped.alerts(run), *lineage.warnings(run), *faults(all_flows)),
         flows=all_flows,
         funnel=fall,
         before=ingest,

@@ -10,6 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from curation.text.training import train_bpe
+from dataflows.report.gather import gather
+from dataflows.report.source import open_run
 from tests.bad_input.command import dataflows
 from tests.dataflows.token_runs import corpus, dataset, decoded, prose, rows, run, write_jsonl
 
@@ -53,11 +55,20 @@ def test_contamination_fails_the_run_or_drops_the_documents(
     assert "found in 1 of 50 documents (1 with quiz)" in said
     assert " ".join(question.lower().split()[:5]) in said and "on_contamination=drop" in said
     assert not (tmp_path / "out" / "tokens" / "manifest.json").exists()
+    page = gather(open_run(f"{tmp_path}/out"))
+    (alert,) = page.warnings
+    assert alert.stage == "contamination" and "1 of 50 documents share text" in alert.text
+    assert "(1 with quiz)" in alert.text and "on_contamination=drop" in alert.text
+    assert page.funnel is not None and page.funnel.good
+    lines = [(row.label, row.kind, row.count) for row in page.funnel.rows[1:]]
+    assert lines == [("contaminated", "rejected", 1), ("without shared text", "out", 49)]
+    assert "50 in − 1 = 49 = 49 documents that share no text" in page.funnel.verdict
     said = run(*settings, "on_contamination=drop")
     assert "contamination: finished" in said  # what was found is not looked for again
     assert sorted(decoded(tmp_path / "out")) == sorted(texts[:7] + texts[8:])
     counts = {row["reason"]: row["count"] for row in dataset(tmp_path / "out").manifest.counts}
     assert counts["contaminated"] == 1
+    assert not [a for a in gather(open_run(f"{tmp_path}/out")).warnings if "fail" in a.text]
 
 
 def test_without_deduplication_all_rows_stay(tmp_path: Path, tokenizer: Path) -> None:
