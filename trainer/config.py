@@ -271,6 +271,14 @@ def load(recipe: str, words: Sequence[str], file: str | None = None) -> RunConfi
     batch = over.get("batch")
     if isinstance(batch, Mapping) and "tokens" in batch and isinstance(tree.get("batch"), dict):
         tree["batch"].pop("size", None)
+    model = over.get("model")
+    if (
+        isinstance(model, Mapping)
+        and model.get("init_from")
+        and isinstance(tree.get("model"), dict)
+    ):
+        for name in ("size", "context", "dropout"):  # the checkpoint's are taken
+            tree["model"].pop(name, None)
     config = build(RunConfig, {**merge(tree, over), "recipe": recipe}, recipe, "trainer plan")
     for kind in PARTS:
         part(kind, getattr(config, kind))

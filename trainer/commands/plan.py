@@ -87,14 +87,19 @@ def _published(args: argparse.Namespace) -> int:
 
 
 def _about(recipe: str) -> list[str]:
-    """The recipe's file, and the settings that every recipe has."""
+    """The recipe's file, and all its settings: those of runs, and those of its parts."""
+    from importlib import import_module
     from importlib.resources import files
 
-    from trainer.config import RunConfig
+    import yaml
+
+    from schemas.described import aligned, settings
+    from trainer.config import PARTS, RunConfig
 
     text = files("trainer.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
-    settings = []
-    for name, field in RunConfig.model_fields.items():
-        if field.description:
-            settings.append(f"  {name:<12} {field.description}")
-    return [text.rstrip(), "", "Settings of every recipe, beside those above:", *settings]
+    given = yaml.safe_load(text)
+    rows = [row for row in settings(RunConfig) if row[0] not in (*PARTS, "recipe")]
+    for kind, modules in PARTS.items():
+        module = import_module(modules[given[kind]["name"]])
+        rows += settings(module.Settings, f"{kind}.")
+    return [text.rstrip(), "", "All settings; the recipe's own are above:", *aligned(rows)]

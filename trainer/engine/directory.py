@@ -18,6 +18,7 @@ from schemas.errors import ConflictError, InputError, UsageError
 from schemas.ids import id128
 from schemas.redact import without_secrets
 from trainer.config import RunConfig
+from trainer.engine.final_evaluation import data_of
 
 RUN = "run.json"
 _PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -120,7 +121,7 @@ def record(
         "environment": environment(),
         "ranks": ranks,
         "parameters": parameters,
-        "data": {"location": config.data.get("path"), "digest": digest},
+        "data": {**data_of(config), "digest": digest},
         "seed": config.seed,
         "branch": branch,
     }

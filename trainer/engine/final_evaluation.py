@@ -25,10 +25,20 @@ def evaluate(config: RunConfig, output: Path, *, anew: bool) -> list[str]:
 
 
 def settings_of(config: RunConfig) -> tuple[str, dict[str, Any]]:
-    """Name and settings of ``evaluate:``. UsageError if there is no such evaluation or setting."""
+    """Name and settings of ``evaluate:``. UsageError if there is no such evaluation or setting, or if it
+    has nothing to score."""
     from trainer.evaluation import registry
 
     settings = dict(config.evaluate or {})
     name = str(settings.pop("name", None))
-    registry.named(name, settings)
+    module, checked = registry.named(name, settings)
+    if foresee := getattr(module, "foresee", None):
+        foresee(checked, data_of(config))
     return name, settings
+
+
+def data_of(config: RunConfig) -> dict[str, Any]:
+    """Return where a run's data is, as its record has it: ``location``, or the parts of a ``mix``."""
+    parts = config.data.get("mix") or ()
+    mix = [str(one.get("path")) for one in parts if isinstance(one, dict)]
+    return {"location": config.data.get("path"), "mix": mix}

@@ -11,14 +11,17 @@ UTF-8, as the tokenizer decodes them). All tokens of a document are paid for, it
 * The n-gram model (`trainer.evaluation.ngram`) has the same tokens, and the training split of the
   same data.
 * xz: 8 (size of `xz -9` of the training texts and the held-out ones - that of the training texts
-  alone) / bytes of the held-out ones, each text followed by a NUL byte.
+  alone) / bytes of the held-out ones, each text followed by a NUL byte. It looks back 64 MB.
+
+A run on a mixture is scored on the held-out documents of all its parts. The n-gram model and xz read all
+training documents into memory; for more than `MOST` tokens they are left out, and a note says so.
 """
 
 from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 LANGUAGE = True
 """This evaluation is of language models."""
+
+MOST = 100_000_000
+"""Training tokens that the n-gram model and xz are made of at most: some 20 GB for five orders."""
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -62,7 +68,9 @@ class Settings(BaseModel):
 
 def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
     """Score documents; rows are ``model``, ``N-gram`` and ``xz -9``."""
-    held, path = _documents(loaded, settings, settings.split, settings.documents)
+    paths = _paths(settings, loaded.facts.get("data") or {})
+    path, notes = ", ".join(paths), list[str]()
+    held = _documents(loaded, paths, settings.split, settings.documents)
     if not held:
         raise InputError(
             f"{path} has no document of split {settings.split!r}: give split= or data="
@@ -76,8 +84,13 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
         -answer / math.log(2) for answer in document_log_probs(loaded, held, settings.stride, first)
     ]
     rows: dict[str, Any] = {"model": _row(bits, sizes)}
-    if settings.ngram or settings.xz:
-        training, _ = _documents(loaded, settings, "train", None)
+    training_tokens = sum(_tokens_of(one, "train") for one in paths)
+    if (settings.ngram or settings.xz) and training_tokens > MOST:
+        notes = [
+            f"{training_tokens:,} training tokens are more than {MOST:,}: no n-gram model, no xz"
+        ]
+    elif settings.ngram or settings.xz:
+        training = _documents(loaded, paths, "train", None)
         if not training:
             raise InputError(f"{path} has no training document: give ngram=0 xz=false")
         if settings.ngram:
@@ -100,8 +113,23 @@ def evaluate(loaded: LanguageModel, settings: Settings) -> dict[str, Any]:
         "bytes": int(sizes.sum()),
         "perplexity": 2.0 ** (sum(map(float, bits)) / tokens),
         "first": first,
+        "notes": notes,
         "interval": "95 %, of a ratio of sums over documents (normal approximation)",
     }
+
+
+def foresee(settings: Settings, data: Mapping[str, Any]) -> None:
+    """Refuse, before a run begins, what would be refused at its end. ``data``: as in run.json.
+
+    UsageError if the data has no token of the split.
+    """
+    paths = _paths(settings, data)
+    if not any(_tokens_of(path, settings.split) for path in paths):
+        raise UsageError(
+            f"evaluate.split={settings.split}: {', '.join(paths)} has no token of that split to score at "
+            "the end: build the data with a larger validation=, name another evaluate.data=, or give "
+            "evaluate=null"
+        )
 
 
 def first_of(loaded: LanguageModel, settings: Settings) -> Literal["uniform", "eos"]:
@@ -177,33 +205,51 @@ def _row(bits: Sequence[float], sizes: Floats) -> dict[str, Any]:
     return {"bits_per_byte": {name: round(value, 6) for name, value in limits.items()}}
 
 
+def _paths(settings: Settings, data: Mapping[str, Any]) -> list[str]:
+    """Where the documents are: as the settings say, else the data of a run. UsageError if neither does."""
+    named = [settings.data] if settings.data else [data.get("location")]
+    found = [str(one) for one in named if one] or [str(one) for one in data.get("mix") or ()]
+    if not found:
+        raise UsageError("which documents: give data=, a dataset of `dataflows run tokens`")
+    return found
+
+
+def _tokens_of(path: str, split: str) -> int:
+    """Tokens of a split, by the index that training builds."""
+    from schemas.dataset import open_dataset
+    from trainer.packing.lengths import Lengths
+
+    lengths = Lengths.of(open_dataset(path))
+    return sum(
+        int(lengths.tokens[:, i].sum()) for i, name in enumerate(lengths.splits) if name == split
+    )
+
+
 def _documents(
-    loaded: LanguageModel, settings: Settings, split: str, most: int | None
-) -> tuple[list[npt.NDArray[np.integer]], str]:
-    """Token arrays of a split, in the data's order, and where the data lies."""
+    loaded: LanguageModel, paths: Sequence[str], split: str, most: int | None
+) -> list[npt.NDArray[np.integer]]:
+    """Token arrays of a split, in the data's order."""
     from schemas.dataset import open_dataset
     from trainer.data_tokenizer import FILE, parse
     from trainer.packing.lengths import check_schema
     from trainer.packing.tokens import Alphabet
 
-    path = settings.data or (loaded.facts.get("data") or {}).get("location")
-    if not path:
-        raise UsageError("which documents: give data=, a dataset of `dataflows run tokens`")
-    dataset = open_dataset(str(path))
-    check_schema(dataset)
-    alphabet = Alphabet.of(dataset)
-    own = parse(dataset.blob(FILE).read_bytes(), str(path)).get_vocab()
-    if own != loaded.tokenizer.get_vocab():
-        raise UsageError(
-            f"{path} has tokens of another tokenizer than the model's ({len(own):,} against "
-            f"{loaded.tokenizer.get_vocab_size():,} tokens): tokenise the texts with the model's"
-        )
-    kind = np.dtype(f"<u{alphabet.bytes}")
     found: list[npt.NDArray[np.integer]] = []
-    for table in dataset.tables(["split", "tokens"]):
-        for name, data in zip(*(table[c].to_pylist() for c in ("split", "tokens")), strict=True):
-            if name == split:
-                if most is not None and len(found) == most:
-                    return found, str(path)
-                found.append(np.frombuffer(data, kind))
-    return found, str(path)
+    for path in paths:
+        dataset = open_dataset(path)
+        check_schema(dataset)
+        kind = np.dtype(f"<u{Alphabet.of(dataset).bytes}")
+        own = parse(dataset.blob(FILE).read_bytes(), path).get_vocab()
+        if own != loaded.tokenizer.get_vocab():
+            raise UsageError(
+                f"{path} has tokens of another tokenizer than the model's ({len(own):,} against "
+                f"{loaded.tokenizer.get_vocab_size():,} tokens): tokenise the texts with the model's"
+            )
+        for table in dataset.tables(["split", "tokens"]):
+            columns = (table[name].to_pylist() for name in ("split", "tokens"))
+            for name, data in zip(*columns, strict=True):
+                if name == split and (most is None or len(found) < most):
+                    found.append(np.frombuffer(data, kind))
+            if most is not None and len(found) == most:
+                return found
+    return found

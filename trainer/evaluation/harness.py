@@ -229,7 +229,7 @@ def _absolute(given: Any, file: Path) -> Any:
 
 def _check_metrics(config: Mapping[str, Any], file: Path) -> None:
     """Refuse a metric that the harness does not have: it would fetch a program of that name."""
-    import lm_eval.api.metrics  # registers them
+    import lm_eval.api.metrics  # noqa: F401 - it registers them
     from lm_eval.api.registry import metric_registry
 
     for one in config.get("metric_list") or ():

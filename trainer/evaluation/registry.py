@@ -5,7 +5,8 @@ A module here has ``Settings`` (pydantic) and ``evaluate(loaded, settings) -> di
 score is a number or an estimate {mean, low, high, n}, perhaps one level down. A score is a share of 1,
 but for those whose metric or name is in the list ``amounts``. A chance of None: the metric has none; no
 low and high: no interval is known. A module may have ``check(result)``, which
-raises CheckFailed for what makes its numbers worthless, and ``LANGUAGE = True`` if it is of language
+raises CheckFailed for what makes its numbers worthless, ``foresee(settings, data)``, which refuses before
+a run what its data could not give at the end, and ``LANGUAGE = True`` if it is of language
 models.
 """
 
@@ -142,6 +143,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
             for name, row in cells.items()
         ]
     )
+    lines += [f"  {note}" for note in result.get("notes") or ()]
     if other := result.get("against"):
         lines += ["", f"accuracy minus that of {other['place']}, paired by class:"]
         lines += _aligned([[name, _shown(one)] for name, one in other["languages"].items()])

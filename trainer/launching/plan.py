@@ -164,7 +164,12 @@ def _predicted_time(found: dict[str, Any]) -> Iterator[str]:
     yield f"  operators and {devices.LINKS:.0%} of its links'; the optimizer and the host are left out."
     least = {stage: sizes["total"] for stage, sizes in found["memory"].items()}
     if not any(size <= time["device_memory"] for size in least.values()):
-        yield f"  No ZeRO stage fits the {time['device_memory'] / _GIB:.0f} GiB of a {name}."
+        yield ""
+        size = f"{time['device_memory'] / _GIB:.0f} GiB"
+        yield (
+            f"IT DOES NOT FIT: at each ZeRO stage a rank needs more than the {size} of one {name}. Give"
+            " a smaller batch.micro=, model.gradient_checkpointing=true, or more ranks with zero=3."
+        )
 
 
 def _time_line(found: dict[str, Any]) -> str:

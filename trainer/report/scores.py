@@ -214,6 +214,7 @@ def _notes(result: Mapping[str, Any], checkpoint: str, latest: str) -> list[str]
         notes.append(
             f"This is of {checkpoint}; the run has gone on to {latest}. Evaluate again for its score."
         )
+    notes += [str(note) for note in result.get("notes") or ()]
     few = result.get("few")
     if isinstance(few, Mapping) and few:
         notes.append("Too few images to score: " + ", ".join(f"{k} ({v})" for k, v in few.items()))

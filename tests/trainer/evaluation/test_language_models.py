@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 from schemas.dataset import open_dataset
@@ -278,3 +279,40 @@ def test_another_tokenizer_is_refused(exported: Path, tmp_path: Path) -> None:
         words = [f"data.path={other}", f"output={tmp_path / 'run'}", "model.size=null"]
         words += [f"model.init_from={exported}", "data.sequence_length=32"]
         build(load("llama-tiny", words), Place())
+
+
+# -- what a run's data can give ------------------------------------------------------------
+
+
+def test_a_mixture_is_scored_on_all_its_parts(tmp_path: Path, data: Path) -> None:
+    texts = sentences(31, 30)
+    split = ["validation" if i % 5 == 0 else "train" for i in range(len(texts))]
+    tokenizer = tokenizers.Tokenizer.from_str(
+        open_dataset(data).blob("tokenizer.json").read_bytes().decode()
+    )
+    pairs = list(zip(split, texts, strict=True))
+    other = token_data(tmp_path / "other", pairs, tokenizer, tmp_path / "work")
+    mix = f"data.mix=[{{path: {data}, weight: 1}}, {{path: {other}, weight: 1}}]"
+    output = trained(tmp_path / "run", data, "data.path=null", mix, "length.steps=2")
+    result = json.loads((output / "eval" / "bits.json").read_text())
+    both = [len(rows(one, "validation")) for one in (data, other)]
+    assert result["documents"] == sum(both) and min(both) > 0
+
+
+def test_data_with_nothing_to_score_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    texts = sentences(3, 40)
+    pairs = [("train", text) for text in texts]
+    data = token_data(tmp_path / "tokens", pairs, trained_bpe(texts, 280), tmp_path / "work")
+    with pytest.raises(UsageError, match=r"evaluate.split=validation: .* has no token of that"):
+        trained(tmp_path / "run", data)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    trained(tmp_path / "run", data, "evaluate=null")
+
+
+def test_more_tokens_than_an_n_gram_model_takes_are_said(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bits, "MOST", 100)
+    result = registry.evaluate(language.load_language(run), "bits", {})
+    assert list(result["rows"]) == ["model"]
+    assert any("training tokens are more than 100" in line for line in registry.table(result))

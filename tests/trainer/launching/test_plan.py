@@ -13,7 +13,7 @@ import pytest
 from schemas.dataset import open_dataset
 from tests.trainer.launching.making import pairs, planned, words
 from trainer.cli import main
-from trainer.config import RunConfig
+from trainer.config import RunConfig, load
 from trainer.launching import memory, stages
 from trainer.launching.memory import Parameters, model_states
 from trainer.launching.timeline import timeline
@@ -306,3 +306,24 @@ def test_a_plan_needs_no_samples_beyond_the_first(
     monkeypatch.setattr(ImageText, "batch", noted)
     planned(capsys, data, tmp_path / "run")
     assert asked == [1]
+
+
+def test_a_recipe_alone_is_listed_with_all_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-tiny"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {
+        line.split()[0]: line
+        for line in lines[lines.index("All settings; the recipe's own are above:") :]
+        if line
+    }
+    assert "[{path, weight}, ...]" in found["data.mix"]
+    assert "deviations of the loss" in found["faults.spike.loss"]
+    assert {"model.init_from", "objective.rows", "branch.step", "checkpoint.milestones"} < set(
+        found
+    )
+    assert "typing" not in " ".join(lines)
+
+
+def test_a_checkpoint_takes_the_place_of_the_recipe_s_size() -> None:
+    config = load("llama-tiny", ["model.init_from=somewhere", "data.path=x", "output=y"])
+    assert config.model == {"name": "decoder", "init_from": "somewhere"}
