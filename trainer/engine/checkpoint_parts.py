@@ -28,7 +28,33 @@ class Part:
 
 
 def find_parts(engine: Any, parameters: Mapping[str, Any]) -> dict[str, Part | None]:
-    """Parts of trained parameters; None where this rank has nothing of one."""
+    """Parts of trained parameters; None where this rank has nothing of one.
+
+    UsageError for masters that are not fp32: a checkpoint says that they are.
+    """
+    found = _found(engine, parameters)
+    for name, part in found.items():
+        if part is not None:
+            check_fp32(name, "the master", part.owner)
+    return found
+
+
+def check_fp32(name: str, what: str, tensor: torch.Tensor) -> None:
+    """Raise UsageError unless what the optimizer has of the parameter `name` is fp32.
+
+    Cast on the way, a checkpoint would declare bits that no step ever computed.
+    """
+    import torch
+
+    if tensor.dtype != torch.float32:
+        raise UsageError(
+            f"{what} of {name} is {str(tensor.dtype).removeprefix('torch.')}, and checkpoints hold "
+            "float32: give precision=bf16 or fp32, which keep float32 masters and moments, and leave out "
+            "settings in deepspeed: and the model that change them"
+        )
+
+
+def _found(engine: Any, parameters: Mapping[str, Any]) -> dict[str, Part | None]:
     wrapper, stage = engine.optimizer, engine.zero_optimization_stage()
     trained = {
         name: value

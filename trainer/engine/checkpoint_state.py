@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import UsageError
 from trainer.engine.checkpoint_files import MASTERS
-from trainer.engine.checkpoint_parts import Part, find_parts, pairs, shape_of
+from trainer.engine.checkpoint_parts import Part, check_fp32, find_parts, pairs, shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class EngineState:
     def moments(self) -> dict[str, dict[str, Any]]:
         """Return {parameter: {moment: True, "step": count}}, the same on all ranks.
 
-        Errors: UsageError for an optimizer whose state is not of the parameters' shape.
+        Errors: UsageError for an optimizer whose state is not fp32 of the parameters' shape.
         """
         import torch
 
@@ -88,6 +88,7 @@ class EngineState:
                 if key == "step" and value is not None:  # 0-d, as some parameters are
                     found[key] = float(value)
                 elif isinstance(value, torch.Tensor) and value.shape == part.owner.shape:
+                    check_fp32(name, f"the moment {key}", value)
                     found[key] = True
                 elif value is not None:
                     raise UsageError(

@@ -19,23 +19,16 @@ from pydantic import ValidationError
 from schemas.errors import UsageError
 from trainer.config import Optimizer, RunConfig
 from trainer.engine import partition
+from trainer.engine.deepspeed_settings import passed
 from trainer.engine.sizes import Sizes
 from trainer.protocols import Place
-
-_OURS = {
-    "optimizer": "optimizer.name, optimizer.lr and what is beside them",
-    "scheduler": "schedule.name, schedule.warmup and schedule.final",
-    "fp16": "precision=bf16 or precision=fp32",
-    "amp": "precision=bf16 or precision=fp32",
-    "torch_autocast": "precision=bf16 or precision=fp32",
-}
-"""Blocks of DeepSpeed's configuration that this project's settings replace."""
 
 
 def resolved(config: RunConfig, of: Sizes) -> dict[str, Any]:
     """Return DeepSpeed's configuration: ours, with ``deepspeed:`` of the recipe added.
 
-    Raises UsageError where that block contradicts our settings, naming both.
+    Raises UsageError where that block contradicts our settings, naming both, and for what is not passed
+    through (`trainer.engine.deepspeed_settings`).
     """
     bf16 = config.precision == "bf16"
     if config.compile and config.zero == 3:
@@ -63,35 +56,27 @@ def resolved(config: RunConfig, of: Sizes) -> dict[str, Any]:
             f"clip={config.clip}",
         ),
         "managed_gradient_accumulation": (True, "the engine's own accumulation"),
-    }
-    if bf16:
-        ours["communication_data_type"] = "fp32", "precision=bf16"
-        if config.zero:
-            ours["data_types.grad_accum_dtype"] = "fp32", "precision=bf16"
-    given = dict(_flat(config.deepspeed))
-    for name, value in given.items():
-        if name.split(".")[0] in _OURS:
-            raise UsageError(f"deepspeed.{name}={value}: give {_OURS[name.split('.')[0]]} instead")
-        if any(known.startswith(f"{name}.") for known in ours):
-            raise UsageError(f"deepspeed.{name}={value}: a group of settings, not a value")
-        if name in ours and ours[name][0] != value:
-            raise UsageError(
-                f"deepspeed.{name}={value} contradicts {ours[name][1]}, which makes it "
-                f"{ours[name][0]}: leave deepspeed.{name} out"
-            )
-    tree: dict[str, Any] = {
+        # Both precisions send gradients in fp32: a sum over ranks in bf16 loses bits.
+        "communication_data_type": ("fp32", f"precision={config.precision}"),
         # An optimizer of torch, with or without parts offloaded to the CPU.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": None,
-        "wall_clock_breakdown": False,
+        "zero_allow_untested_optimizer": (True, f"optimizer.name={config.optimizer.name}"),
+        "zero_force_ds_cpu_optimizer": (False, f"optimizer.name={config.optimizer.name}"),
     }
+    if bf16 and config.zero:
+        ours["data_types.grad_accum_dtype"] = "fp32", "precision=bf16"
+    # Where the engine clips, it does so at the norm that the setting states.
+    stated = {"gradient_clipping": config.clip or 0.0}
+    given = passed(config.deepspeed, ours, stated)
+    tree: dict[str, Any] = {"steps_per_print": None, "wall_clock_breakdown": False}
     for name, value in {**{n: v for n, (v, _) in ours.items()}, **given}.items():
         node = tree
         *path, leaf = name.split(".")
         for part in path:
             node = node.setdefault(part, {})
-        node[leaf] = value
+        if isinstance(value, Mapping):  # an empty group, beside settings of ours in it
+            node.setdefault(leaf, {})
+        else:
+            node[leaf] = value
     return tree
 
 
@@ -99,14 +84,6 @@ def clips_itself(config: RunConfig) -> bool:
     """Whether the engine takes the norm of the gradient and clips, since DeepSpeed does neither
     before it changes the weights."""
     return config.zero == 0 and config.precision == "fp32"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -185,24 +162,28 @@ def leave() -> None:
             functional.linear = stage_3.InsertPostInitMethodToModuleSubClasses.linear_bk
 
 
-def _fault(error: ValueError) -> str:
+def _fault(error: Exception) -> str:
     """What DeepSpeed says of its settings, in one line: the first fault, with its setting."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         return f"{name}={first['input']!r}: {first['msg']} ({error.title})"
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
 def _refusals(config: RunConfig) -> Iterator[None]:
     """Tell of settings that DeepSpeed refuses, if the recipe passed any through."""
+    from deepspeed import DeepSpeedConfigError
+
     try:
         yield
-    except ValueError as error:
+    # An assertion is how DeepSpeed tells of settings that exclude each other; a monitor that is asked
+    # for may not be installed.
+    except (ValueError, AssertionError, ImportError, DeepSpeedConfigError) as error:
         if not config.deepspeed:
             raise
-        raise UsageError(f"deepspeed: {_fault(error)}: correct it or leave it out") from None
+        raise UsageError(f"deepspeed: {_fault(error)}: correct it or leave it out") from error
 
 
 def start(model: Any, config: RunConfig, of: Sizes, place: Place, log: Path | None = None) -> Any:
