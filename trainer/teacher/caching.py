@@ -100,12 +100,10 @@ def cache(teacher: str, settings: Settings, place: Place) -> Result:
     attempts = output.at(ATTEMPTS, work.key)
     mine = [n for n in range(part, len(work.units), parts) if not attempts.exists(_name(n))]
     if mine:
-        answers = _Teacher(work, place)
-        progress = Progress("tokens", sum(work.tokens_of(n) for n in mine))
+        answers = _Teacher(work, place, sum(work.tokens_of(n) for n in mine))
         for number in mine:
             table = answers.unit(*work.units[number])
             made += attempts.create(_name(number), _packed(table))
-            progress.add(work.tokens_of(number))
     missing = sum(not attempts.exists(_name(n)) for n in range(len(work.units)))
     manifest = None if missing else _commit(work, output, attempts)
     return Result(made, missing, manifest)
@@ -157,9 +155,9 @@ class _Work:
 
 
 class _Teacher:
-    """The model and the documents it reads."""
+    """The model and the documents it reads; it tells how many of ``tokens`` it has answered."""
 
-    def __init__(self, work: _Work, place: Place) -> None:
+    def __init__(self, work: _Work, place: Place, tokens: int) -> None:
         import torch
 
         from trainer.models.decoder_model import from_folder
@@ -170,6 +168,7 @@ class _Teacher:
         self._model.eval().requires_grad_(False).to(place.device, dtype)
         self._groups = RowGroups(work.dataset, work.lengths, _GROUPS_HELD)
         self._ids: tuple[int, list[bytes]] = (-1, [])
+        self._progress = Progress("tokens", tokens)
 
     def unit(self, first: int, end: int) -> pa.Table:
         """Return the rows of a unit."""
@@ -179,6 +178,7 @@ class _Teacher:
         for some in _batches([len(p) for p in pieces], settings.batch):
             for i, answer in zip(some, self._answers([pieces[i] for i in some]), strict=True):
                 answers[i] = answer
+                self._progress.add(len(pieces[i]))  # a unit may take minutes
         columns = [pa.array(column, pa.binary()) for column in zip(*answers, strict=True)]
         rows = slice(first, end)
         return LOGITS.validate(

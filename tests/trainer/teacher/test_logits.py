@@ -17,6 +17,7 @@ from tests.trainer import real_tokens
 from trainer.cli import main
 from trainer.config import load
 from trainer.engine.parts import build
+from trainer.evaluation import progress
 from trainer.models import decoder_model
 from trainer.protocols import Parts, Place
 from trainer.teacher import caching
@@ -172,6 +173,32 @@ def test_a_stopped_command_goes_on_and_shares_make_the_same(
     assert not (shared / "manifest.json").exists()
     assert command(teacher, tokens, shared, "top_k=8", "share=0/2") == 0
     assert open_dataset(str(shared)).manifest.digest == digest
+
+
+def test_progress_is_told_within_a_unit(
+    teacher: Path,
+    tokens: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One unit of many windows: as many lines as there was time for, up to all tokens."""
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    units: list[int] = []
+    original = caching._Teacher.unit
+
+    def unit(self: Any, first: int, end: int) -> Any:
+        units.append(first)
+        return original(self, first, end)
+
+    monkeypatch.setattr(caching._Teacher, "unit", unit)
+    assert command(teacher, tokens, tmp_path / "told", "top_k=8", f"batch={CONTEXT}") == 0
+    rows = table(tmp_path / "told")
+    total = sum(row["length"] for row in rows)
+    lines = [s for s in capsys.readouterr().err.splitlines() if s.startswith("tokens: ")]
+    assert units == [0] and len(lines) == len(rows) > 10
+    assert lines[0].startswith(f"tokens: {CONTEXT} of {total:,}, ") and lines[0].endswith("s left")
+    assert lines[-1].startswith(f"tokens: {total:,} of {total:,}, ")
 
 
 def test_what_does_not_fit_is_refused(
