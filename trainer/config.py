@@ -107,6 +107,9 @@ class Checkpoints(_Strict):
     A save stops training for a copy to the host's memory; files are written while it goes on.
     """
 
+    path: str | None = Field(
+        None, description="folder or URL (s3://, gs://) of them (default: OUTPUT/checkpoints)"
+    )
     every: int | None = Field(None, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
     milestones: int | None = Field(

@@ -18,6 +18,7 @@ from trainer.config import Branch, RunConfig
 from trainer.data_tokenizer import FILE as TOKENIZER
 from trainer.engine.checkpoint import latest
 from trainer.engine.checkpoint_files import KEY, Manifest, committed
+from trainer.engine.checkpoint_place import checkpoints
 from trainer.engine.directory import output_of
 
 _SAME = ("model", "objective", "tokenizer", "seed", "batch.size", "optimizer.name")
@@ -26,7 +27,9 @@ _SAME = ("model", "objective", "tokenizer", "seed", "batch.size", "optimizer.nam
 
 def checkpoint_of(branch: Branch) -> tuple[Storage, str]:
     """Return folder and name of the checkpoint. InputError if there is none."""
-    folder = storage(str(Path(branch.run).expanduser().absolute())).at("checkpoints")
+    root = Path(branch.run).expanduser().absolute()
+    other = RunConfig.model_validate(_record(root)["config"])
+    folder = checkpoints(other, storage(str(root)))
     name = f"step-{branch.step:08}"
     if not folder.exists(f"{name}/{KEY}"):
         steps = ", ".join(str(_step(name)) for name in committed(folder)) or "none"
@@ -37,6 +40,10 @@ def checkpoint_of(branch: Branch) -> tuple[Storage, str]:
     return folder, name
 
 
+def _own(config: RunConfig) -> Storage:
+    return checkpoints(config, storage(output_of(config)))
+
+
 def lineage(config: RunConfig) -> dict[str, Any] | None:
     """Return what run.json says of a branch; None if the run is none, or has begun.
 
@@ -44,7 +51,7 @@ def lineage(config: RunConfig) -> dict[str, Any] | None:
     are not that run's, or a length that ends before the branch begins.
     """
     branch = config.branch
-    if branch is None or latest(storage(output_of(config)).at("checkpoints")) is not None:
+    if branch is None or latest(_own(config)) is not None:
         return None
     record = _record(Path(branch.run).expanduser())
     other = RunConfig.model_validate(record["config"])

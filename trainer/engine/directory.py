@@ -31,7 +31,10 @@ FREE = (
     "evaluate",
     "batch.micro",
     "batch.tokens",
-    "checkpoint",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "checkpoint.milestones",
+    "checkpoint.wait",
     "faults",
     "deepspeed",
 )
@@ -44,7 +47,7 @@ def output_of(config: RunConfig) -> Path:
     if "://" in config.output:
         raise UsageError(
             f"output={config.output}: a run directory is a local path (or one that all hosts "
-            "mount), since metrics are appended to; copy it to an object store afterwards"
+            "mount), since metrics are appended to; checkpoint.path= may be in an object store"
         )
     return Path(config.output).expanduser().absolute()
 

@@ -15,6 +15,7 @@ from schemas.errors import CheckFailed, IntegrityError, UsageError
 from schemas.storage import Storage, storage
 from trainer.config import RunConfig
 from trainer.engine import branch, deepspeed, directory, final_evaluation
+from trainer.engine.checkpoint_place import checkpoints
 from trainer.engine.checkpoint_saver import Saver
 from trainer.engine.faults import Faults
 from trainer.engine.faults_report import guilty
@@ -102,7 +103,7 @@ class _Run:
 
     @property
     def checkpoints(self) -> Storage:
-        return storage(self.output).at("checkpoints")
+        return checkpoints(self.config, storage(self.output))
 
     def restored(self) -> int:
         """Load the latest checkpoint, if any, or that of ``branch:``; returns the first step to make."""
@@ -121,6 +122,10 @@ class _Run:
             "seed": self.config.seed,
             "data": self.source.digest,
         }
+        if (
+            self.config.checkpoint.path and folder == self.checkpoints
+        ):  # another run may name it too
+            wanted["config"] = directory.config_digest(self.config)
         for key, value in wanted.items():
             if facts[key] == value:
                 continue

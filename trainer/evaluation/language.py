@@ -165,15 +165,16 @@ def of_run(place: str | Path, batch: int = 64, step: int | None = None) -> Langu
     from trainer import data_tokenizer
     from trainer.config import RunConfig, part
     from trainer.engine.checkpoint import at_step, latest, read_weights
+    from trainer.engine.checkpoint_place import checkpoints
     from trainer.protocols import Parts
 
     root = storage(place)
     run = loading.read_run(place)
-    folder = root.at("checkpoints")
+    config = RunConfig.model_validate(run["config"])
+    folder = checkpoints(config, root)
     checkpoint = latest(folder) if step is None else at_step(folder, step)
     if checkpoint is None:
         raise InputError(f"{place} has no checkpoint yet; let the run go on until it has saved one")
-    config = RunConfig.model_validate(run["config"])
     tokenizer = data_tokenizer.parse(root.read_bytes(data_tokenizer.FILE), root.url)
     tokenizer.encode_special_tokens = True
     module, settings = part("model", config.model)
@@ -237,11 +238,14 @@ def vocabulary(config: RunConfig) -> int | None:
 
 def _at_step(loaded: loading.Loaded, run: Storage, step: int | None) -> loading.Loaded:
     """An image-text run's model with the weights of another checkpoint than its latest."""
+    from trainer.config import RunConfig
     from trainer.engine.checkpoint import at_step, read_weights
+    from trainer.engine.checkpoint_place import checkpoints
 
     if step is None:
         return loaded
-    folder = run.at("checkpoints")
+    config = RunConfig.model_validate(loading.read_run(run.url)["config"])
+    folder = checkpoints(config, run)
     name = at_step(folder, step)
     loaded.model.load_state_dict(read_weights(folder, name), strict=True)
     return replace(loaded, facts={**loaded.facts, "checkpoint": name})

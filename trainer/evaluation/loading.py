@@ -124,22 +124,24 @@ def of_run(place: str | Path, batch: int = 64) -> Loaded:
     from trainer import tokenizer as tokenizers
     from trainer.config import RunConfig, part
     from trainer.engine.checkpoint import latest, read_weights
+    from trainer.engine.checkpoint_place import checkpoints
     from trainer.models import library
     from trainer.protocols import Parts
 
     library.settle()
     root = storage(place)
     run = read_run(place)
-    checkpoint = latest(root.at("checkpoints"))
+    config = RunConfig.model_validate(run["config"])
+    folder = checkpoints(config, root)
+    checkpoint = latest(folder)
     if checkpoint is None:
         raise InputError(f"{place} has no checkpoint yet; let the run go on until it has saved one")
-    config = RunConfig.model_validate(run["config"])
     tokenizer = tokenizers.load(root.url)
     module, settings = part("model", config.model)
     with quiet():
         model = module.build(settings, config, Parts(tokenizer=tokenizer))
     try:
-        model.load_state_dict(read_weights(root.at("checkpoints"), checkpoint), strict=True)
+        model.load_state_dict(read_weights(folder, checkpoint), strict=True)
     except RuntimeError as error:
         raise InputError(
             f"{place}: {checkpoint} does not fit the model of {RUN}: {str(error).splitlines()[-1]}"

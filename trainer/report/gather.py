@@ -9,6 +9,7 @@ from typing import Any
 from curation.page.numbers import percent, whole
 from schemas.errors import HeadraceError
 from trainer.engine import checkpoint
+from trainer.engine.checkpoint_place import checkpoints
 from trainer.report import curves, origin, speed
 from trainer.report.examples import examples
 from trainer.report.model import Evaluation, Head, Report, Tile
@@ -57,7 +58,7 @@ def _when(value: Any) -> str:
 
 def _latest(run: Run) -> str:
     try:
-        return checkpoint.latest(run.place.at("checkpoints")) or ""
+        return checkpoint.latest(checkpoints(run.config, run.place)) or ""
     except (HeadraceError, OSError, ValueError):
         return ""
 
