@@ -22,7 +22,6 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -162,8 +161,9 @@ def _live(settings: Settings, vocabulary: int, config: RunConfig, parts: Parts) 
     from trainer.engine import partition
     from trainer.models.decoder import check_tokenizer
     from trainer.models.decoder_model import check_length, from_folder
+    from trainer.teacher.folder import folder_of
 
-    folder = str(Path(str(settings.teacher)).expanduser())
+    folder = folder_of(str(settings.teacher), "objective.teacher=")
     hollow = partition.wanted(config)
     teacher: Any = from_folder(folder, {}, hollow=hollow)
     if (known := int(teacher.config.vocab_size)) != vocabulary:

@@ -36,6 +36,7 @@ from trainer.evaluation.progress import Progress
 from trainer.packing.lengths import TRAIN, Lengths
 from trainer.packing.tokens import Alphabet, RowGroups
 from trainer.protocols import Place
+from trainer.teacher.folder import folder_of
 from trainer.teacher.layout import Layout
 
 UNIT_BYTES = 14 << 20
@@ -121,7 +122,7 @@ class _Work:
         self.lengths = Lengths.of(self.dataset)
         self.alphabet = Alphabet.of(self.dataset)
         code = self.lengths.code(settings.split, self.dataset.storage.url)
-        self.folder = str(Path(teacher).expanduser())
+        self.folder = folder_of(teacher, "")
         self.model: Any = from_folder(self.folder, {}, hollow=True)
         known = int(self.model.config.vocab_size)
         tokenizer = self.dataset.blob(data_tokenizer.FILE).read_bytes()

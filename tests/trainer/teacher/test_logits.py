@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from schemas.dataset import open_dataset
-from schemas.errors import HeadraceError, UsageError
+from schemas.errors import HeadraceError, InputError, UsageError
 from tests.trainer import real_tokens
 from trainer.cli import main
 from trainer.config import load
@@ -173,6 +173,18 @@ def test_a_stopped_command_goes_on_and_shares_make_the_same(
     assert not (shared / "manifest.json").exists()
     assert command(teacher, tokens, shared, "top_k=8", "share=0/2") == 0
     assert open_dataset(str(shared)).manifest.digest == digest
+
+
+def test_a_run_is_no_teacher_and_the_error_names_the_export(
+    tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert command(tmp_path / "run", tokens, tmp_path / "never") == 3
+    wanted = f"`trainer export {tmp_path / 'run'} --to FOLDER`"
+    assert wanted in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"objective.teacher=.*trainer export .* --to FOLDER"):
+        parts(tokens, {"name": "distillation", "teacher": str(tmp_path / "run")})
 
 
 def test_progress_is_told_within_a_unit(
