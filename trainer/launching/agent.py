@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import HeadraceError
+from trainer.engine.signals import STOPPING
 from trainer.launching.environment import interface_addresses, listen
 from trainer.launching.supervisor import Share, Supervisor
 
@@ -49,6 +50,7 @@ class Agent:
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
+        self._told: list[int] = []
         self._listening: socket.socket | None = None
         self._ended = threading.Event()
 
@@ -71,8 +73,7 @@ class Agent:
         for line in sys.stdin.buffer:
             request = json.loads(line)
             if request["do"] == "signal":
-                if self._supervisor is not None:
-                    self._supervisor.stop(request["number"])
+                self._stop(request["number"])
             else:
                 self._requests.put(request)
         self._ended.set()
@@ -113,8 +114,12 @@ class Agent:
         self._supervisor = Supervisor(
             Share(**share), _write, lambda failure: answer(failed=asdict(failure))
         )
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Who stops a whole job signals agents too, and the launcher's request comes besides: the
+        # supervisor takes them as one stop.
+        for number in STOPPING:
             signal.signal(number, lambda received, _: self._stop(received))
+        for told in self._told:
+            self._supervisor.stop(told)
         if self._ended.is_set():
             return 1
         failure = self._supervisor.run()
@@ -122,6 +127,8 @@ class Agent:
         return 0 if failure is None else 1
 
     def _stop(self, number: int) -> None:
+        """Pass a signal on, now or once the ranks start; one that is passed on twice is one stop."""
+        self._told.append(number)
         if self._supervisor is not None:
             self._supervisor.stop(number)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
 
 from schemas.errors import JobError, UsageError
 from trainer.config import RunConfig
 from trainer.engine.directory import COMMAND, command_line, output_of
+from trainer.engine.signals import Signals
 from trainer.launching.environment import (
     LOOPBACK,
     free_port,
@@ -100,21 +99,23 @@ def launch(
     """Run all ranks of this launcher's hosts; returns the exit code.
 
     SIGINT, SIGTERM and SIGHUP are passed on; ranks then save and end, and a second signal ends them
-    at once. A failed run is started again up to `restarts` times, from its last checkpoint.
+    at once (not within `signals.GRACE` of the first: that is the same stop). A failed run is started
+    again up to `restarts` times, from its last checkpoint, unless it was told to stop.
     Raises JobError naming the rank that failed, how, and its log.
     """
+    received: list[int] = []
     for attempt in range(restarts + 1):
         try:
-            return _attempt(config, layout, command)
+            return _attempt(config, layout, command, received)
         except JobError as error:
-            if attempt == restarts or error.exit_code in _USER_ERRORS:
+            if attempt == restarts or received or error.exit_code in _USER_ERRORS:
                 raise
             print(f"trainer: {error}", file=sys.stderr)
             print(f"trainer: starting again ({attempt + 1} of {restarts})", file=sys.stderr)
     raise AssertionError("the loop returns or raises")
 
 
-def _attempt(config: RunConfig, layout: Layout, command: Sequence[str]) -> int:
+def _attempt(config: RunConfig, layout: Layout, command: Sequence[str], received: list[int]) -> int:
     output = output_of(config)
     share = Share(
         first=layout.hosts[layout.index].first,
@@ -132,29 +133,53 @@ def _attempt(config: RunConfig, layout: Layout, command: Sequence[str]) -> int:
     lost: tuple[Failure, str] | None
     if layout.rsh is None:
         runner = Supervisor(_with_master(share, layout), _show)
-        with _passing_on(runner) as received:
+        with _passing_on(runner, received):
             failure = runner.run()
         lost = None if failure is None else (failure, layout.hosts[layout.index].name)
     else:
         runner = Remotes(layout.hosts, layout.rsh, _show, layout.port)
-        with _passing_on(runner) as received:
+        with _passing_on(runner, received):
             lost = runner.run(share, output)
     if lost is not None:
         raise _told(*lost, several=len(layout.hosts) > 1)
-    if received and any(runner.codes.values()):
-        if received[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        return _stopped(received[0], "")
-    if told := [rank for rank, code in runner.codes.items() if code in STOPPED]:
-        return _stopped(runner.codes[told[0]] - 128, ", which one of the ranks received")
-    return 0
+    ours = layout.hosts if layout.rsh is not None else (layout.hosts[layout.index],)
+    ranks = [host.first + local for host in ours for local in range(host.ranks)]
+    return _stopped(received, {rank: runner.codes.get(rank) for rank in ranks})
 
 
-def _stopped(number: int, how: str) -> int:
-    """Tell of a run that saved and ended as it was told to; returns the exit code."""
+def _stopped(received: Sequence[int], codes: Mapping[int, int | None]) -> int:
+    """Tell of ranks that ended as they were told to, saved or not; returns the exit code. ``codes``:
+    None for a rank whose end nobody saw."""
+    if not any(code != 0 for code in codes.values()):
+        return 0
+    told = [code - 128 for code in codes.values() if code in STOPPED]
+    died = [-code for code in codes.values() if code is not None and code < 0]
+    number = (received or told or died or [signal.SIGTERM])[0]
     name = signal.Signals(number).name
-    print(f"trainer: stopped by {name}{how}; the same command continues", file=sys.stderr)
+    said = f"stopped by {name}" + ("" if received else ", which one of the ranks received")
+    lost = _lost(codes)
+    if received and number == signal.SIGINT:
+        if lost:
+            print(f"trainer: {lost}", file=sys.stderr)
+        raise KeyboardInterrupt  # whose message is the same for every command
+    print(f"trainer: {said}; {lost or 'the same command continues'}", file=sys.stderr)
     return 128 + number
+
+
+def _lost(codes: Mapping[int, int | None]) -> str:
+    """What a stop has cost: empty if every rank ended by itself."""
+    killed = [code for code in codes.values() if code is None or code < 0]
+    if not killed:
+        return ""
+    names = {signal.Signals(-code).name for code in killed if code is not None}
+    by = f" by {' and '.join(sorted(names))}" if names else ""
+    who = f"{len(killed)} of {len(codes)} ranks {'was' if len(killed) == 1 else 'were'} killed{by}"
+    if 0 in codes.values():  # a rank ends so only when the last step is saved
+        return f"all steps are saved, {who} after them; the same command does what is left"
+    return (
+        f"{who} without saving; the same command continues from the last checkpoint, or begins anew"
+        " if there is none"
+    )
 
 
 def _with_master(share: Share, layout: Layout) -> Share:
@@ -182,22 +207,19 @@ def _resolved(name: str) -> str:
             time.sleep(1)
 
 
-@contextlib.contextmanager
-def _passing_on(runner: Supervisor | Remotes) -> Iterator[list[int]]:
-    """Signals that end a program go to the ranks while this lasts; yields those received."""
-    received: list[int] = []
+def _passing_on(runner: Supervisor | Remotes, received: list[int]) -> Signals:
+    """Signals that end a program go to the ranks while this is entered, and into ``received``. A
+    second one is passed on as SIGKILL: the agents of hosts have clocks of their own for its grace."""
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def first(number: int) -> None:
         received.append(number)
         runner.stop(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+    def again(number: int) -> None:
+        received.append(number)
+        runner.stop(signal.SIGKILL)
+
+    return Signals(first, again)
 
 
 def _show(data: bytes) -> None:

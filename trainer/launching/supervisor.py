@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from schemas.errors import JobError
+from trainer.engine.signals import STOPPING, deliberate
 from trainer.launching.environment import host_environment, rank_environment
 from trainer.launching.rank import PARENT
 
@@ -34,11 +35,11 @@ STOP_GRACE = 110.0
 """Seconds that ranks have to save and end when the user stops the run (Slurm's notice is 120 s)."""
 
 SETTLE = 3.0
-"""Seconds to wait for the cause when a rank has lost another one: a process closes its connections
-before it has ended."""
+"""Seconds to wait for the cause when a rank has lost another one (a process closes its connections
+before it has ended), or died of a stopping signal: who stops the whole job may reach it before us."""
 
-STOPPED = frozenset({130, 143})
-"""Exit codes of ranks that saved and ended as one of them was told to, by SIGINT or SIGTERM."""
+STOPPED = frozenset(128 + number for number in STOPPING)
+"""Exit codes of ranks that saved and ended as one of them was told to, by a stopping signal."""
 
 _POLL = 0.02
 RANK_COMMAND = (sys.executable, "-m", "trainer.launching.rank")
@@ -102,11 +103,18 @@ class Supervisor:
         self._abandoned = False
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._threads: list[threading.Thread] = []
-        self._signals: list[int] = []
+        self._signals: list[tuple[float, int]] = []
 
     def stop(self, number: int) -> None:
-        """Pass a signal on to every rank; a second one ends them at once. Safe in a handler."""
-        self._signals.append(number)
+        """Pass a signal on to every rank; a second one, or SIGKILL, ends them at once.
+
+        Repeats within the grace of the first are the same stop. Safe in a handler and in a thread.
+        """
+        self._signals.append((time.monotonic(), number))
+
+    @property
+    def _asked(self) -> list[int]:
+        return deliberate(self._signals)
 
     def abandon(self) -> None:
         """End every rank as after a failure: another host's rank failed, or the launcher is gone."""
@@ -182,21 +190,20 @@ class Supervisor:
         deadline = float("inf")
         while True:
             running = [r for r, process in self._processes.items() if process.poll() is None]
-            failed = self._failed()
+            failed = self._settled()
             if failed or not running or self._abandoned or time.monotonic() > deadline:
                 break
-            if len(self._signals) > passed:
-                number = self._signals[passed]
+            if len(asked := self._asked) > passed:
+                number = asked[passed]
                 passed += 1
                 self._signal_all(number if passed == 1 else signal.SIGKILL)
                 deadline = min(deadline, time.monotonic() + STOP_GRACE)
+            elif passed and any(-(p.returncode or 0) in STOPPING for p in self._processes.values()):
+                # The others wait for it and cannot save either.
+                deadline = min(deadline, time.monotonic() + FAILED_GRACE)
             elif any(process.returncode in STOPPED for process in self._processes.values()):
                 deadline = min(deadline, time.monotonic() + STOP_GRACE)  # a rank was told to stop
             time.sleep(_POLL)
-        until = time.monotonic() + SETTLE
-        while failed and self._lost_peer(failed[0]) and time.monotonic() < until:
-            time.sleep(_POLL)
-            failed = self._failed()
         failure = self._failure(failed[0]) if failed else None
         if failure is not None:
             self._failing(failure)
@@ -204,19 +211,30 @@ class Supervisor:
             self._end(FAILED_GRACE)
         return failure
 
+    def _settled(self) -> list[int]:
+        """The ranks that failed, once the cause is known or `SETTLE` is over."""
+        until = time.monotonic() + SETTLE
+        while (failed := self._failed()) and time.monotonic() < until:
+            code = self._processes[failed[0]].returncode
+            if code != JobError.exit_code and -code not in STOPPING:
+                break
+            time.sleep(_POLL)
+        return failed
+
     def _failed(self) -> list[int]:
-        """Ranks that failed, the likeliest cause first."""
-        fine = {0, *STOPPED}
-        if self._signals:
-            fine.add(-self._signals[0])
-        if len(self._signals) > 1:
-            fine.add(-signal.SIGKILL)
+        """Ranks that failed, the likeliest cause first. Who died of a signal that all were to stop by,
+        before it could save, has not failed, and nor have those that lost it."""
         codes = {rank: process.poll() for rank, process in self._processes.items()}
+        fine = {0, *STOPPED}
+        if asked := self._asked:
+            died = {-number for number in STOPPING}
+            fine |= died
+            if died & set(codes.values()):
+                fine.add(JobError.exit_code)
+        if len(asked) > 1:
+            fine |= {-signal.SIGKILL, JobError.exit_code}
         failed = [rank for rank, code in codes.items() if code is not None and code not in fine]
         return sorted(failed, key=lambda rank: (likelihood(codes[rank]), rank))
-
-    def _lost_peer(self, rank: int) -> bool:
-        return self._processes[rank].returncode == JobError.exit_code
 
     def _end(self, grace: float) -> None:
         self._signal_all(signal.SIGTERM)

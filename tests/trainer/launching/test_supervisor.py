@@ -18,6 +18,7 @@ import pytest
 from schemas.errors import JobError, UsageError
 from tests.trainer.launching.making import start
 from trainer.config import RunConfig
+from trainer.engine import signals
 from trainer.launching import supervisor
 from trainer.launching.environment import cores, listen
 from trainer.launching.job import Layout, launch, local_layout
@@ -228,6 +229,11 @@ WAITING = """
 """
 
 
+@pytest.fixture
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "GRACE", 0.1)
+
+
 def signalled(run: Run, tmp_path: Path, code: int | None, *numbers: int) -> int:
     """Send signals to the launcher, this process, once both ranks wait."""
 
@@ -236,6 +242,7 @@ def signalled(run: Run, tmp_path: Path, code: int | None, *numbers: int) -> int:
         for number in numbers:
             os.kill(os.getpid(), number)
             until(lambda: "got" in log(tmp_path, 1))
+            time.sleep(signals.GRACE)  # what comes sooner is the same stop
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -245,6 +252,7 @@ def signalled(run: Run, tmp_path: Path, code: int | None, *numbers: int) -> int:
         thread.join()
 
 
+@pytest.mark.usefixtures("_short_grace")
 def test_ctrl_c_lets_ranks_end_by_themselves(run: Run, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -254,20 +262,49 @@ def test_ctrl_c_lets_ranks_end_by_themselves(run: Run, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("_short_grace")
 def test_sigterm_is_passed_on(run: Run, tmp_path: Path) -> None:
     assert signalled(run, tmp_path, 143, signal.SIGTERM) == 143
     assert "got SIGTERM" in log(tmp_path, 0) and "got SIGTERM" in log(tmp_path, 1)
 
 
-def test_a_second_signal_ends_ranks_that_do_not(run: Run, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_short_grace")
+def test_a_second_signal_ends_ranks_that_do_not(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         signalled(run, tmp_path, None, signal.SIGINT, signal.SIGINT)
     assert time.monotonic() - begun < 10
+    assert "2 of 2 ranks were killed by SIGKILL without saving" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("_short_grace")
 def test_a_run_that_finishes_all_the_same_has_finished(run: Run, tmp_path: Path) -> None:
     assert signalled(run, tmp_path, 0, signal.SIGTERM) == 0
+
+
+def test_a_stop_in_the_final_evaluation_says_that_steps_are_saved(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 1 has ended by then, and rank 0 hears signals no more."""
+    script = f"""
+        if RANK == 0:
+            open("{tmp_path}/ready-0", "w").close()
+            time.sleep(60)
+    """
+
+    def send() -> None:
+        until((tmp_path / "ready-0").exists)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert run(script) == 143
+    thread.join()
+    said = capfd.readouterr().err
+    assert "all steps are saved, 1 of 2 ranks was killed by SIGTERM after them; the same" in said
 
 
 def test_a_rank_ends_with_its_launcher(tmp_path: Path) -> None:
