@@ -35,8 +35,6 @@ COMPILED = (
     Compiled("async_io", _OFFLOAD.format("optimizer"), lambda v: v == "nvme"),
     Compiled("async_io", _OFFLOAD.format("param"), lambda v: v == "nvme"),
     Compiled("cpu_adam", "zero_optimization.offload_optimizer.super_offload", bool),
-    Compiled("quantizer", "zero_optimization.zero_quantized_weights", bool, cuda=True),
-    Compiled("quantizer", "zero_optimization.zero_quantized_gradients", bool, cuda=True),
     Compiled("dc", "compile.deepcompile", bool, cuda=True),
 )
 

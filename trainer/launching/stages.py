@@ -61,7 +61,8 @@ class Settings:
             "max_reuse": "stage3_max_reuse_distance",
             "persistent": "stage3_param_persistence_threshold",
         }
-        found = {mine: int(given[theirs]) for mine, theirs in names.items() if theirs in given}
+        numbers = {name: n for name, n in given.items() if isinstance(n, int | float)}
+        found = {mine: int(numbers[of]) for mine, of in names.items() if of in numbers}
         return cls(**found, overlap=bool(given.get("overlap_comm")))
 
 
