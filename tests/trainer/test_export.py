@@ -121,7 +121,7 @@ def test_the_scale_is_within_its_bounds(
     """Training clamps it in the forward pass; the library's classes use what is in the file."""
     loaded = loading.of_run(run)
     loaded.model.logit_scale.fill_(trained_to)
-    monkeypatch.setattr(exporting, "load", lambda run: loaded)
+    monkeypatch.setattr(exporting, "load", lambda run, step: loaded)
     folder = exporting.export(str(run), str(tmp_path / "export"))
     written = load_file(folder / "model.safetensors")["logit_scale"]
     assert float(written) == pytest.approx(wanted, rel=1e-6)
