@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConflictError, InputError, UsageError
 from schemas.storage import storage
+from trainer.ancestors import datasets_of
 from trainer.evaluation.language import LanguageModel, load
 from trainer.evaluation.loading import Loaded, quiet, read_run
 from trainer.export_card import card
+from trainer.export_chat import Chat, chat_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,11 +39,14 @@ def export(run: str, to: str | None = None, replace: bool = False, step: int | N
     target = _target(run, to)
     _check_free(target, replace)
     loaded = load(run, step=step)
+    config = description["config"]
+    datasets, _ = datasets_of(description.get("data") or {}, config.get("data") or {})
+    chat, _ = chat_of(datasets)
     with _appearing(target) as folder:
         loaded.model.to("cpu")
         with quiet():
             if isinstance(loaded, LanguageModel):
-                _save_language(loaded, folder)
+                _save_language(loaded, folder, chat)
             else:
                 _save_clip(loaded, folder)
         text = card(description, loaded)
@@ -61,10 +66,10 @@ def _save_clip(loaded: Loaded, folder: Path) -> None:
     processor(loaded).save_pretrained(folder)
 
 
-def _save_language(loaded: LanguageModel, folder: Path) -> None:
+def _save_language(loaded: LanguageModel, folder: Path, chat: Chat | None) -> None:
     settle(loaded)
     loaded.model.save_pretrained(folder)
-    language_tokenizer(loaded).save_pretrained(folder)
+    language_tokenizer(loaded, chat).save_pretrained(folder)
 
 
 def settle(loaded: LanguageModel) -> None:
@@ -77,10 +82,11 @@ def settle(loaded: LanguageModel) -> None:
     model.generation_config = GenerationConfig(eos_token_id=loaded.eos, pad_token_id=loaded.eos)
 
 
-def language_tokenizer(loaded: LanguageModel) -> PreTrainedTokenizerBase:
+def language_tokenizer(loaded: LanguageModel, chat: Chat | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer as `transformers` has it: same ids, no token added.
 
-    Special tokens written in a text are split like any other text, as in training.
+    Special tokens written in a text are split like any other text, as in training; with the chat template
+    that the data was rendered by they are read as such, as those of the template were.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -89,13 +95,16 @@ def language_tokenizer(loaded: LanguageModel) -> PreTrainedTokenizerBase:
         special = dict.fromkeys(
             ("eos_token", "pad_token"), loaded.tokenizer.id_to_token(loaded.eos)
         )
+    if chat is not None:  # what the template writes for them
+        special |= chat.named(loaded.tokenizer)
     return PreTrainedTokenizerFast(
         tokenizer_object=loaded.tokenizer,
         model_max_length=loaded.context,
         padding_side="right",
-        split_special_tokens=True,
+        split_special_tokens=chat is None,
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
+        **({"chat_template": chat.template} if chat is not None else {}),
         **special,
     )
 

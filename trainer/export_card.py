@@ -10,6 +10,7 @@ from schemas.card import escape
 from schemas.dataset import Dataset
 from trainer.ancestors import ancestors, datasets_of
 from trainer.evaluation.language import LanguageModel
+from trainer.export_chat import chat_of
 
 if TYPE_CHECKING:
     from trainer.evaluation.loading import Loaded
@@ -35,6 +36,11 @@ tokens = model.generate(**inputs, max_new_tokens=100, do_sample=True)
 print(tokenizer.decode(tokens[0]))
 ```"""
 
+CHAT = (
+    "the tokenizer has the chat template that the data was rendered by: "
+    '`tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")`.'
+)
+
 
 def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
     """Return the README.md of an export. ``run`` is the run's ``run.json``.
@@ -45,6 +51,7 @@ def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
     data = run.get("data") or {}
     datasets, why = datasets_of(data, (run.get("config") or {}).get("data") or {})
     language = isinstance(loaded, LanguageModel)
+    chat, no_chat = chat_of(datasets) if language else (None, "")
     front = [
         "---",
         "library_name: transformers",
@@ -61,8 +68,9 @@ def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
         "",
         USE_LANGUAGE if language else USE,
         "",
-        "Tokens such as `</s>` inside a text are read as text."
-        + ("" if language else " Images are resized by Pillow (bicubic)."),
+        *(["Conversations: " + CHAT, ""] if chat else []),
+        *([no_chat, ""] if no_chat else []),
+        " ".join(_reading(loaded, chat is not None)),
         "",
         "## How it was made",
         "",
@@ -77,6 +85,35 @@ def card(run: dict[str, Any], loaded: Loaded | LanguageModel) -> str:
         warnings = (f"* {escape(text)}" for text in said)
         lines += ["## Warnings", "", *warnings, ""]
     return "\n".join(lines)
+
+
+def _reading(loaded: Loaded | LanguageModel, chat: bool) -> list[str]:
+    """What becomes of a special token that stands in a text, by one that the tokenizer has."""
+    lines = []
+    if (name := _special(loaded)) is not None:
+        shown = f"Tokens such as {_code(name)} inside a text are read as"
+        rest = "such: take them out of what others wrote." if chat else "text."
+        lines.append(f"{shown} {rest}")
+    if not isinstance(loaded, LanguageModel):
+        lines.append("Images are resized by Pillow (bicubic).")
+    return lines
+
+
+def _special(loaded: Loaded | LanguageModel) -> str | None:
+    """The token that ends a text, else the tokenizer's first special one; None if it has none."""
+    if not isinstance(loaded, LanguageModel):
+        from trainer.tokenizer import frame
+
+        return str(loaded.tokenizer.id_to_token(frame(loaded.tokenizer).end))
+    if loaded.eos is not None:
+        return str(loaded.tokenizer.id_to_token(loaded.eos))
+    added = loaded.tokenizer.get_added_tokens_decoder()
+    return next((one.content for _, one in sorted(added.items()) if one.special), None)
+
+
+def _code(name: str) -> str:
+    """A token in Markdown; one that a code span cannot hold as escaped text."""
+    return f"`{name}`" if name.isprintable() and "`" not in name else escape(name)
 
 
 def _trained_on(loaded: Loaded | LanguageModel) -> str:

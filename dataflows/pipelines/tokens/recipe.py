@@ -170,7 +170,8 @@ def graph(config: Config) -> Graph:
             f"{_JOBS}.tokens:tokens",
             libraries=("numpy", "pyarrow", "tokenizers"),
             conserved=("documents",),
-            runtime={"tokenizer": tokenizer["path"]},
+            # The template, for who trains on the tokens and talks to the model.
+            runtime={"tokenizer": tokenizer["path"], **_chat(stages[0])},
         )
     )
     return Graph(NAME, tuple(stages))
@@ -206,6 +207,17 @@ def _tokenizer(config: Config) -> dict[str, Any]:
         "config": {"tokenizer": digest, "tokens": facts.to_json()},
         "path": path,
         "beside": beside,
+    }
+
+
+def _chat(documents: Stage) -> dict[str, Any]:
+    """The chat template and its special tokens; nothing for texts."""
+    chat = documents.config.get("chat")
+    if chat is None:
+        return {}
+    return {
+        "chat_template": documents.runtime["chat_template"],
+        "chat_tokens": chat["tokens"],
     }
 
 
