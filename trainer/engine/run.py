@@ -37,7 +37,7 @@ def train(config: RunConfig, place: Place) -> int:
     """Train, or continue, the run of `config` as one of its ranks; returns the exit code.
 
     The same command continues from the latest checkpoint, also with other ranks or another ZeRO
-    stage. 130 and 143: stopped by Ctrl-C or SIGTERM after a checkpoint. Errors: UsageError for
+    stage. 129, 130 and 143: stopped by SIGHUP, Ctrl-C or SIGTERM after a checkpoint. Errors: UsageError for
     settings that contradict each other, ConflictError for a directory of another run, CheckFailed
     for a loss that is not finite, JobError for the end of another rank.
     """

@@ -145,3 +145,5 @@ def main(file: str, folders: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2:])
+    sys.stderr.flush()
+    os._exit(0)  # groups of several engines do not always end in order
