@@ -11,7 +11,7 @@ def program(module: str, *words: str, timeout: int = 600) -> Command:
     return Command(("{python}", "-m", module, *words), timeout)
 
 
-def tests(name: str, promise: str, *paths: str, needs: str = "1.test") -> Line:
+def tests(name: str, promise: str, *paths: str, needs: str = "1.install") -> Line:
     """Tests of which none may be skipped either."""
     command = check("tests", *paths, timeout=1200)
     return Line(name, promise, (command,), (Limit("faults", "==", 0),), needs=(needs,))
@@ -23,7 +23,7 @@ def bench(name: str, promise: str, *limits: Limit) -> Line:
         Command(("make", ".venv/.peers")),
         program(f"tests.benchmarks.bench_{name}", timeout=1800),
     )
-    return Line(f"6.bench-{name}", promise, commands, limits, needs=("1.test",))
+    return Line(f"6.bench-{name}", promise, commands, limits, needs=("1.install",))
 
 
 MODEL = (
@@ -55,7 +55,7 @@ MODEL = (
                 )
             ),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     tests(
         "2.interruptions",
@@ -81,7 +81,7 @@ MODEL = (
             Limit("killed.names_log", "==", True),
             Limit("continued.exit_code", "==", 0),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     tests(
         "4.fetch",
@@ -195,12 +195,12 @@ SCREENSHOTS = (
         "screenshots of the training report at 390 and 1280 pixels",
         (check("screenshots", "demo/clip/report.html", "{work}", "training"),),
         (Limit("faults", "==", 0),),
-        needs=("1.clip", "1.test"),
+        needs=("1.clip", "1.install"),
     ),
 )
 
 CLIP = System(
     "clip",
-    (*INSTALL[:3], *MODEL, *CLAIM, *BENCHMARKS, *SCREENSHOTS),
+    (*INSTALL[:4], *MODEL, *CLAIM, *BENCHMARKS, *SCREENSHOTS),
     require=REQUIRE,
 )

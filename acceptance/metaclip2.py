@@ -17,7 +17,7 @@ def check(name: str, *words: str, timeout: int = 600) -> Command:
 def bench(name: str, promise: str, *limits: Limit) -> Line:
     """A benchmark at its full size; it prints one JSON object a case."""
     command = Command(("{python}", "-m", f"tests.benchmarks.bench_{name}"), timeout=1800)
-    return Line(f"6.bench-{name}", promise, (command,), limits, needs=("1.test",))
+    return Line(f"6.bench-{name}", promise, (command,), limits, needs=("1.install",))
 
 
 def real(name: str, promise: str, *settings: str) -> Line:
@@ -51,6 +51,11 @@ INSTALL = (
         (Limit("seconds", "<=", 1200),),
     ),
     Line(
+        "1.install",
+        "what the other lines run is installed, whatever a test says",
+        (Command(("make", ".venv/.dev"), timeout=1200),),
+    ),
+    Line(
         "1.lint",
         "`make lint` is clean",
         (
@@ -58,7 +63,7 @@ INSTALL = (
                 ("make", "lint"),
             ),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "1.again",
@@ -72,7 +77,7 @@ INSTALL = (
         "`datasets.load_dataset` and polars see the manifest's rows; every image is a picture",
         (check("open_dataset", "demo/curated"),),
         (Limit("faults", "==", 0), Limit("manifest_rows", ">", 0)),
-        needs=("1.demo", "1.test"),
+        needs=("1.demo", "1.install"),
     ),
 )
 
@@ -112,7 +117,7 @@ RUNNERS = (
             check("same_digests", "{work}/one", "{work}/four", "{work}/prism"),
         ),
         (Limit("faults", "==", 0), Limit("runs", "==", 3), Limit("stages", ">=", 10)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "4.dataflow",
@@ -120,7 +125,7 @@ RUNNERS = (
         "against the emulated bucket",
         (check("dataflow_description", "{work}"),),
         (Limit("faults", "==", 0), Limit("largest_graph_bytes", "<", 10_000_000)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
 )
 
@@ -135,7 +140,7 @@ FAULTS = (
             ),
         ),
         (Limit("kills_total", ">=", 100), Limit("kills.s3", ">=", 1)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "5.slice",
@@ -152,7 +157,7 @@ CLAIMS = (
         "at least 100 cases of bad input, each with the message or reason it must give",
         (check("bad_input"),),
         (Limit("faults", "==", 0), Limit("cases", ">=", 100)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "6.spec",
@@ -166,7 +171,7 @@ CLAIMS = (
             ),
         ),
         (Limit("items_shown", "==", 29),),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "6.experiments",
@@ -256,7 +261,7 @@ SCREENSHOTS = (
         "screenshots of the report at 390 and 1280 pixels",
         (check("screenshots", "demo/report.html", "{work}"),),
         (Limit("faults", "==", 0),),
-        needs=("1.demo", "1.test"),
+        needs=("1.demo", "1.install"),
     ),
 )
 

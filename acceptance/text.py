@@ -23,7 +23,7 @@ MODEL = (
             Limit("faults", "==", 0),
             Limit("over_best", "<", 1.0),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "2.export-text",
@@ -66,7 +66,7 @@ SAFETY = (
             Limit("continued.losses_apart", "==", 0),
             Limit("restarted.losses_apart", "==", 0),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "4.slurm",
@@ -78,7 +78,7 @@ SAFETY = (
             Limit("restarted.exit_code", "==", 0),
             Limit("restarted.losses_apart", "==", 0),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "4.signals",
@@ -95,7 +95,7 @@ SAFETY = (
             Limit("restart.restarts", "==", 1),
             Limit("faults", "==", []),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     tests(
         "4.faults",
@@ -116,14 +116,14 @@ SAFETY = (
         "bad texts, tokenizers and data are refused or become dead letters, by name and with the fix",
         (program("tests.dataflows.tokens_bad_input"),),
         (Limit("faults", "==", []), Limit("cases", ">=", 24)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "4.bad-input-training",
         "what training refuses; after a full disk or a damaged checkpoint the last good one is usable",
         (program("tests.trainer.bad_input", timeout=1200),),
         (Limit("faults", "==", []), Limit("skipped", "==", []), Limit("cases", ">=", 30)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
 )
 
@@ -139,7 +139,7 @@ PROOFS = (
             Limit("first_loss_apart.fp32", "<=", 1e-6),
             Limit("first_loss_apart.bf16", "<=", 2e-3),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "5.parity",
@@ -170,7 +170,7 @@ PROOFS = (
             Command(("{trainer}", "plan", "--published")),
         ),
         (Limit("largest_error", "<=", 0.1), Limit("cases", ">=", 12)),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
     Line(
         "3.smollm2",
@@ -183,7 +183,7 @@ PROOFS = (
             Limit("loss_fell", "==", True),
             Limit("live_cached_difference", "<=", 1e-5),
         ),
-        needs=("1.test",),
+        needs=("1.install",),
     ),
 )
 
@@ -222,6 +222,6 @@ BENCHMARKS = (
 
 TEXT = System(
     "text",
-    (*INSTALL[1:3], *MODEL, *SAFETY, *PROOFS, *BENCHMARKS),
+    (*INSTALL[1:4], *MODEL, *SAFETY, *PROOFS, *BENCHMARKS),
     require=REQUIRE,
 )

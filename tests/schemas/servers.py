@@ -13,6 +13,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
+
+import schemas.storage
 from tests.support import free_port
 
 BUCKET = "headrace-tests"
@@ -48,17 +51,26 @@ def gcs() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def variables(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a block."""
+    """Set environment variables for a block; clients of this process are made anew for it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    _forget_clients()
     try:
         yield
     finally:
+        _forget_clients()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _forget_clients() -> None:
+    """Clients are kept by their arguments, and these variables are none."""
+    schemas.storage._backend.cache_clear()
+    for protocol in ("s3", "gs"):
+        fsspec.get_filesystem_class(protocol).clear_instance_cache()
 
 
 def _script(name: str) -> str:

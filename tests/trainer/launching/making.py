@@ -67,10 +67,22 @@ def wait_for(
 
 
 def start(command: Sequence[str], **kwargs: object) -> subprocess.Popen[str]:
-    """A process whose output is collected, both streams as one."""
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
-    )  # type: ignore[call-overload, no-any-return]
+    """A process whose output is collected, both streams as one.
+
+    It hears Ctrl-C and SIGHUP, which shells (in the background) and nohup have their children ignore.
+    """
+    heard = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in heard}
+    try:
+        for number, handler in before.items():
+            if handler == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
+        )  # type: ignore[call-overload, no-any-return]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def rank_process(rank: int, needle: str = "") -> int:
