@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +37,14 @@ def deliberate(signals: Iterable[tuple[float, int]]) -> list[int]:
 class Signals:
     """Notes the stopping signals while it is entered.
 
-    Repeats within `GRACE` of the first are ignored, by a rank of a launcher also after the exit: the
-    launcher's may come when all is saved, and would then look like a death. A later one acts as it
-    would without, or calls ``again``.
+    Repeats within `GRACE` of the first are ignored, also after the exit: one may come when all is saved,
+    and would then look like a death. A later one acts as it would without, or calls ``again``.
     """
 
     def __init__(
         self,
         first: Callable[[int], Any] = lambda number: None,
         again: Callable[[int], Any] | None = None,
-        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """``first``, ``again``: called, in the handler, with the first signal and each deliberate one
         after it."""
@@ -55,7 +52,6 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._first, self._again = first, again
         self._at: float | None = None
-        self._ours = again is not None or "RANK" in environ
         self._entered = False
 
     def seen(self) -> list[int]:
@@ -101,7 +97,7 @@ class Signals:
         trace: TracebackType | None,
     ) -> None:
         self._entered = False
-        if not (self._ours and self._lasts(time.monotonic())):
+        if not self._lasts(time.monotonic()):
             self._restore()
 
 

@@ -46,7 +46,7 @@ def outside() -> Iterator[list[int]]:
 def test_repeats_of_any_kind_are_one_stop(
     clock: Clock, outside: list[int], number: signal.Signals
 ) -> None:
-    with Signals(environ={}) as heard:
+    with Signals() as heard:
         signal.raise_signal(number)
         clock.now += signals.GRACE - 0.1
         for repeat in signals.STOPPING:
@@ -59,16 +59,11 @@ def test_repeats_of_any_kind_are_one_stop(
     assert exit_code(heard.seen()) == 128 + number
 
 
-@pytest.mark.parametrize(
-    ("environ", "ignored"), [({}, False), ({"RANK": "0", "WORLD_SIZE": "2"}, True)]
-)
-def test_a_rank_that_has_saved_does_not_die_of_its_launchers_repeat(
-    clock: Clock, outside: list[int], environ: dict[str, str], ignored: bool
-) -> None:
-    with Signals(environ=environ):
+def test_who_has_saved_does_not_die_of_a_repeat(clock: Clock, outside: list[int]) -> None:
+    with Signals():
         signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
-    assert outside == ([] if ignored else [signal.SIGTERM])
+    assert outside == []
     clock.now += signals.GRACE
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)
@@ -77,14 +72,14 @@ def test_a_rank_that_has_saved_does_not_die_of_its_launchers_repeat(
 
 def test_without_a_stop_all_is_as_before(clock: Clock, outside: list[int]) -> None:
     before = [signal.getsignal(number) for number in signals.STOPPING]
-    with Signals(environ={"RANK": "0"}) as heard:
+    with Signals() as heard:
         assert exit_code(heard.seen()) == 0
     assert [signal.getsignal(number) for number in signals.STOPPING] == before
 
 
 def test_a_run_under_nohup_outlives_its_terminal(clock: Clock, outside: list[int]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Signals(environ={}) as heard:
+    with Signals() as heard:
         signal.raise_signal(signal.SIGHUP)
         assert exit_code(heard.seen()) == 0
 
