@@ -73,7 +73,7 @@ text: $(VENV)/.runtime
 	@echo 'Done: open $(TEXT)/report.html (the data) and $(TEXT)/llama/report.html (the model) in a browser.'
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report $(VENV)/spec.json
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --spec-report=$(VENV)/spec.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
