@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,16 @@ def deliberate(signals: Iterable[tuple[float, int]]) -> list[int]:
 class Signals:
     """Notes the stopping signals while it is entered.
 
-    Repeats within `GRACE` of the first are ignored, also after the exit: one may come when all is saved,
-    and would then look like a death. A later one acts as it would without, or calls ``again``.
+    Repeats within `GRACE` of the first are ignored: one that comes when all is saved would look like a
+    death. So after a stop the exit waits for the end of the grace; a launcher and its ranks, which end
+    soon, only go on ignoring. A later signal acts as it would without, or calls ``again``.
     """
 
     def __init__(
         self,
         first: Callable[[int], Any] = lambda number: None,
         again: Callable[[int], Any] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """``first``, ``again``: called, in the handler, with the first signal and each deliberate one
         after it."""
@@ -52,6 +55,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._first, self._again = first, again
         self._at: float | None = None
+        self._ends = again is not None or "RANK" in environ
         self._entered = False
 
     def seen(self) -> list[int]:
@@ -97,6 +101,8 @@ class Signals:
         trace: TracebackType | None,
     ) -> None:
         self._entered = False
+        while not self._ends and self._lasts(time.monotonic()):
+            time.sleep(0.02)
         if not self._lasts(time.monotonic()):
             self._restore()
 

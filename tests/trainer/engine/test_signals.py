@@ -20,6 +20,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -59,8 +62,23 @@ def test_repeats_of_any_kind_are_one_stop(
     assert exit_code(heard.seen()) == 128 + number
 
 
-def test_who_has_saved_does_not_die_of_a_repeat(clock: Clock, outside: list[int]) -> None:
-    with Signals():
+def test_a_process_that_was_stopped_hears_repeats_until_their_grace_ends(
+    clock: Clock, outside: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeat(seconds: float) -> None:
+        clock.now += seconds
+        if clock.now < 101.9:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(clock, "sleep", repeat)
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals(environ={}):
+        signal.raise_signal(signal.SIGTERM)
+    assert outside == [] and clock.now >= 102 and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_rank_that_has_saved_does_not_die_of_a_repeat(clock: Clock, outside: list[int]) -> None:
+    with Signals(environ={"RANK": "0"}):
         signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
     assert outside == []
