@@ -206,7 +206,13 @@ BENCHMARKS = (
     bench(
         "tokens",
         "shuffled batches: at least 2 times litData and 0.7 times a raw memmap",
-        Limit("reading.ours/litdata_blocks.median", ">=", 2.0),
+        Limit(
+            "reading.ours/litdata_blocks.median",
+            ">=",
+            2.0,
+            missed="1.9 to 2.3 here: a batch of ours also has positions and segments, 28 bytes a token "
+            "written where litData writes 16; one core is then busy with that and the calls around it",
+        ),
         Limit("reading.ours/memmap.median", ">=", 0.7),
         Limit("reading.ours/memmap_once.median", ">=", 0.7),
     ),
