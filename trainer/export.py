@@ -39,13 +39,12 @@ def export(run: str, to: str | None = None, replace: bool = False, step: int | N
     target = _target(run, to)
     _check_free(target, replace)
     loaded = load(run, step=step)
-    config = description["config"]
-    datasets, _ = datasets_of(description.get("data") or {}, config.get("data") or {})
-    chat, _ = chat_of(datasets)
     with _appearing(target) as folder:
         loaded.model.to("cpu")
         with quiet():
             if isinstance(loaded, LanguageModel):
+                data, settings = description.get("data") or {}, description["config"].get("data")
+                chat, _ = chat_of(datasets_of(data, settings or {})[0])  # the card tells why not
                 _save_language(loaded, folder, chat)
             else:
                 _save_clip(loaded, folder)

@@ -248,8 +248,8 @@ def _documents(
         for table in dataset.tables(["split", "tokens"]):
             columns = (table[name].to_pylist() for name in ("split", "tokens"))
             for name, data in zip(*columns, strict=True):
-                if name == split and (most is None or len(found) < most):
+                if name == split:
+                    if most is not None and len(found) == most:
+                        return found
                     found.append(np.frombuffer(data, kind))
-            if most is not None and len(found) == most:
-                return found
     return found

@@ -7,7 +7,7 @@ Nothing is downloaded and no code or pickle of a folder is run: weights come fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import HeadraceError, InputError, UsageError
-from schemas.storage import Storage, storage
+from schemas.storage import storage
 from trainer.evaluation import loading
 from trainer.evaluation.progress import Progress
 
@@ -141,7 +141,7 @@ def load(
     if root.exists(loading.RUN):
         if loading.read_run(place)["config"]["model"].get("name") == "decoder":
             return of_run(place, batch, step)
-        return _at_step(loading.load(place, batch), root, step)
+        return loading.load(place, batch, step)
     if step is not None:
         raise UsageError(
             f"--step {step}: {place} is not a run of `trainer launch` (it has no {loading.RUN}), and only "
@@ -234,21 +234,6 @@ def vocabulary(config: RunConfig) -> int | None:
 
 
 # -- helpers -------------------------------------------------------------------------------
-
-
-def _at_step(loaded: loading.Loaded, run: Storage, step: int | None) -> loading.Loaded:
-    """An image-text run's model with the weights of another checkpoint than its latest."""
-    from trainer.config import RunConfig
-    from trainer.engine.checkpoint import at_step, read_weights
-    from trainer.engine.checkpoint_place import checkpoints
-
-    if step is None:
-        return loaded
-    config = RunConfig.model_validate(loading.read_run(run.url)["config"])
-    folder = checkpoints(config, run)
-    name = at_step(folder, step)
-    loaded.model.load_state_dict(read_weights(folder, name), strict=True)
-    return replace(loaded, facts={**loaded.facts, "checkpoint": name})
 
 
 def _eos_of_data(config: RunConfig, tokenizer: Any) -> int | None:

@@ -103,14 +103,15 @@ class Loaded:
         return found
 
 
-def load(place: str | Path, batch: int = 64) -> Loaded:
-    """Load a run directory (its latest checkpoint) or a `transformers` folder with CLIP or MetaCLIP 2.
+def load(place: str | Path, batch: int = 64, step: int | None = None) -> Loaded:
+    """Load a run directory or a `transformers` folder with CLIP or MetaCLIP 2.
 
-    InputError if the place is neither, or lacks a part; the message says what was looked for.
+    ``step``: of a run's checkpoint, the latest if None; UsageError for one that is not there. InputError
+    if the place is neither, or lacks a part; the message says what was looked for.
     """
     root = storage(place)
     if root.exists(RUN):
-        return of_run(place, batch)
+        return of_run(place, batch, step)
     if root.is_local and root.exists("config.json"):
         return of_folder(Path(root.url), batch)
     raise InputError(
@@ -119,11 +120,11 @@ def load(place: str | Path, batch: int = 64) -> Loaded:
     )
 
 
-def of_run(place: str | Path, batch: int = 64) -> Loaded:
-    """Load the latest checkpoint of a run directory."""
+def of_run(place: str | Path, batch: int = 64, step: int | None = None) -> Loaded:
+    """Load a run directory's checkpoint of a step, the latest if None."""
     from trainer import tokenizer as tokenizers
     from trainer.config import RunConfig, part
-    from trainer.engine.checkpoint import latest, read_weights
+    from trainer.engine.checkpoint import at_step, latest, read_weights
     from trainer.engine.checkpoint_place import checkpoints
     from trainer.models import library
     from trainer.protocols import Parts
@@ -133,7 +134,7 @@ def of_run(place: str | Path, batch: int = 64) -> Loaded:
     run = read_run(place)
     config = RunConfig.model_validate(run["config"])
     folder = checkpoints(config, root)
-    checkpoint = latest(folder)
+    checkpoint = latest(folder) if step is None else at_step(folder, step)
     if checkpoint is None:
         raise InputError(f"{place} has no checkpoint yet; let the run go on until it has saved one")
     tokenizer = tokenizers.load(root.url)

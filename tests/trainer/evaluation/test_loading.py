@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
+from tests.support import ROOT
 from tests.trainer.evaluation.conftest import TEXTS
 from tests.trainer.evaluation.plain import Plain
+from tests.trainer.evaluation.token_data import corpus, trained
+from trainer import export as exporting
 from trainer.evaluation.loading import Loaded, image_processor, load, quiet
 
 CAPTIONS = [*TEXTS, "the end </s> is not here", "", "a very long caption " * 9]
@@ -171,6 +176,23 @@ def test_pickled_weights_are_refused(tmp_path: Path, clip_folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be loaded"):
         load(folder)
+
+
+def test_no_code_of_a_folder_runs_even_if_the_terminal_says_yes(tmp_path: Path) -> None:
+    """The library asks on the terminal, before it imports a tokenizer's own program."""
+    run = trained(tmp_path / "run", corpus(tmp_path), "length.steps=1", "evaluate=null")
+    folder = exporting.export(str(run), str(tmp_path / "model"))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Foo: ...\n")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Foo", "auto_map": {"AutoTokenizer": ["evil.Foo", "evil.Foo"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "trainer", "generate", str(folder), "prompt=the", "tokens=2"]
+    done = subprocess.run(
+        command, cwd=ROOT, input="y\n" * 5, capture_output=True, text=True, timeout=120
+    )
+    assert not (tmp_path / "ran").exists()
+    assert "Traceback" not in done.stderr and "[y/N]" not in done.stdout, done
+    assert done.returncode == 0 or "cannot be loaded" in done.stderr, done
 
 
 def test_a_run_that_is_none_is_named(tmp_path: Path) -> None:
